@@ -1,0 +1,42 @@
+"""illada: masked diffusion language models, trained, sampled, scored and studied in one package.
+
+The names below are imported when they are first used, so that `import illada` itself costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from illada._version import __version__
+
+if TYPE_CHECKING:
+    from illada.model.config import ModelConfig, named_size
+    from illada.model.transformer import Transformer
+    from illada.pipeline import LanguageModel, load
+    from illada.sample.request import Completion, SamplingParams
+
+_HOME = {
+    "Completion": "illada.sample.request",
+    "LanguageModel": "illada.pipeline",
+    "ModelConfig": "illada.model.config",
+    "SamplingParams": "illada.sample.request",
+    "Transformer": "illada.model.transformer",
+    "load": "illada.pipeline",
+    "named_size": "illada.model.config",
+}
+
+__all__ = [
+    "Completion",
+    "LanguageModel",
+    "ModelConfig",
+    "SamplingParams",
+    "Transformer",
+    "__version__",
+    "load",
+    "named_size",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'illada' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,19 @@
+"""Flags from dataclasses, through tyro."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import tyro
+
+T = TypeVar("T")
+
+
+def parse(what: type[T], arguments: Sequence[str], *, command: str, default: T | None = None) -> T:
+    """Read `arguments` into a dataclass; an unknown flag prints one message and exits with code 2.
+
+    A field that may be one of several dataclasses takes the flags of the one that is its default.
+    """
+    program, config = f"illada {command}", (tyro.conf.AvoidSubcommands,)
+    if default is None:
+        return tyro.cli(what, args=list(arguments), prog=program, config=config)
+    return tyro.cli(what, args=list(arguments), prog=program, default=default, config=config)

@@ -1,0 +1,62 @@
+"""`illada pretrain RECIPE`: from text to checkpoints."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from illada.cli.flags import parse
+from illada.recipes.pretraining import PRETRAINING
+from illada.train.pretrain import PretrainConfig, run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Pre-train a masked diffusion language model.
+
+    Told nothing, it trains on the source code of Python's standard library. `--corpus.sources` takes files, folders
+    (`books,glob=**/*.txt`), `.jsonl[.gz|.zst]` (`a.jsonl.gz,field=text,weight=0.7`), `.parquet` and `hf:DATASET`.
+    """
+
+    config: Annotated[PretrainConfig, tyro.conf.arg(name="")] = field(default_factory=PretrainConfig)
+    out: Path | None = None
+    """The run folder; by default runs/RECIPE."""
+    resume: bool = False
+    """Go on with the run in that folder from its newest checkpoint."""
+    cache: Path = field(default_factory=lambda: default_cache())
+    """Where prepared corpora are kept for the next run."""
+
+
+def command(arguments: list[str]) -> int:
+    """Run the recipe that is named first, changed by the flags behind it."""
+    names = ", ".join(PRETRAINING)
+    if not arguments or arguments[0].startswith("-"):
+        recipe, flags = "tiny", arguments
+        if "--help" not in flags and "-h" not in flags:
+            raise ValueError(f"name a recipe: illada pretrain RECIPE, one of {names}")
+        Console().print(f"recipes: {names}; the defaults below are those of tiny\n")
+    else:
+        recipe, flags = arguments[0], arguments[1:]
+    if recipe not in PRETRAINING:
+        raise ValueError(f"no recipe is called {recipe!r}; there are: {names}")
+    default = Arguments(config=PRETRAINING[recipe]())
+    chosen = parse(Arguments, flags, command=f"pretrain {recipe}", default=default)
+    folder = chosen.out or Path("runs") / recipe
+    console = Console(stderr=True)
+    outcome = run(chosen.config, folder, cache=chosen.cache, resume=chosen.resume, console=console)
+    if outcome.stopped_by:
+        console.print(
+            f"left at step {outcome.steps} ({outcome.stopped_by}): add --resume to go on", markup=False, highlight=False
+        )
+    Console().print(str(outcome.checkpoint), markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def default_cache() -> Path:
+    """$ILLADA_CACHE, or the user's cache folder."""
+    if chosen := os.environ.get("ILLADA_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "illada"

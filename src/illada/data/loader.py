@@ -1,0 +1,135 @@
+"""Batches from a weighted mix of row sources: the n-th example of a run is the same however it is reached.
+
+Which source it comes from follows from the counts of those before it, which row of the source from a permutation
+that is computed element by element. So batches of any size, any number of processes and any interruption give one
+and the same sequence, and the state of a loader is a handful of integers.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from illada.data.packing import Batch, RowSource
+from illada.seeding import Stream
+
+_ORDERED_AT_ONCE = 1024  # positions whose rows are computed together: a permutation of one costs nearly as much
+
+
+class _Order:
+    """The rows of one source in the order they are visited: a new permutation for every epoch."""
+
+    def __init__(self, size: int, noise: Stream) -> None:
+        self._size, self._noise = size, noise
+        self._known: dict[tuple[int, int], list[int]] = {}
+
+    def __getitem__(self, position: int) -> tuple[int, int]:
+        """(row, epoch) of the `position`-th row that is ever taken."""
+        epoch, inside = divmod(position, self._size)
+        block, number = divmod(inside, _ORDERED_AT_ONCE)
+        if (epoch, block) not in self._known:
+            if len(self._known) >= 2:  # a batch crosses into the next block; those before are done with
+                del self._known[next(iter(self._known))]
+            start = block * _ORDERED_AT_ONCE
+            inside_block = torch.arange(start, min(start + _ORDERED_AT_ONCE, self._size))
+            self._known[epoch, block] = self._noise.permute(inside_block, self._size, epoch=epoch).tolist()
+        row: int = self._known[epoch, block][number]
+        return row, epoch
+
+
+class Loader:
+    """The endless sequence of examples of several (source, weight) pairs; `next` gives it out in batches."""
+
+    def __init__(self, sources: Sequence[tuple[RowSource, float]], *, seed: int) -> None:
+        """Mix the sources in proportion to their weights.
+
+        Raises:
+            ValueError: there is no source, a weight is not positive, or the sources differ in length.
+        """
+        if not sources:
+            raise ValueError("there are 0 sources, but a loader needs at least 1")
+        self._sources = [source for source, _ in sources]
+        weights = [float(weight) for _, weight in sources]
+        if min(weights) <= 0:
+            raise ValueError(f"the weights of the sources are {weights}, but each must be above 0")
+        lengths = sorted({source.length for source in self._sources})
+        if len(lengths) > 1:
+            raise ValueError(f"the sources have rows of lengths {lengths}, but one batch holds one length")
+        self._shares = [weight / sum(weights) for weight in weights]
+        self._orders = [
+            _Order(source.rows, Stream(seed, f"order/{number}")) for number, source in enumerate(self._sources)
+        ]
+        self._example = 0
+        self._taken = [0] * len(sources)
+
+    def next(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Batch:
+        """Advance by `batch_size` examples and return the share of process `rank` of `world`, in order.
+
+        Raises:
+            ValueError: `batch_size` is not positive or does not divide by `world`, or there is no such rank.
+        """
+        if batch_size < 1 or batch_size % world != 0:
+            raise ValueError(f"batch_size is {batch_size}, but must be a positive multiple of the {world} processes")
+        if not 0 <= rank < world:
+            raise ValueError(f"rank is {rank}, but the {world} processes are numbered from 0")
+        first, share = self._example, batch_size // world
+        places = [self._take() for _ in range(batch_size)]
+        own = range(rank * share, (rank + 1) * share)
+        return self._read([places[number] for number in own], first=first + own.start)
+
+    def state(self) -> dict[str, Any]:
+        """Where the loader stands, as plain data for JSON."""
+        return {"example": self._example, "taken": list(self._taken)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on where the loader of `state` stood.
+
+        Raises:
+            ValueError: the state is that of a loader with another number of sources, or no state at all.
+        """
+        if not isinstance(state.get("example"), int) or not isinstance(state.get("taken"), list):
+            raise ValueError(f"not the state of a loader: {state}")
+        if len(state["taken"]) != len(self._sources):
+            raise ValueError(
+                f"the saved loader had {len(state['taken'])} sources, but there are {len(self._sources)} now"
+            )
+        if sum(state["taken"]) != state["example"]:
+            raise ValueError(f"the state of the loader contradicts itself: {state}")
+        self._example, self._taken = state["example"], list(state["taken"])
+
+    def _take(self) -> tuple[int, int]:
+        """(source, how many rows of it were taken before) of the next example."""
+        source = self._source_of_next()
+        place = (source, self._taken[source])
+        self._taken[source] += 1
+        self._example += 1
+        return place
+
+    def _source_of_next(self) -> int:
+        """Tijdeman's rule ("The chairman assignment problem", 1980): no count strays a whole example from its share.
+
+        Of the sources that are owed at least `slack` examples, the one that must be served soonest. To serve the
+        source that is owed most looks simpler, but lets the others fall behind by more than one.
+        """
+        if len(self._shares) == 1:
+            return 0
+        slack = 1 / (2 * len(self._shares) - 2)
+        owed = [share * (self._example + 1) - taken for share, taken in zip(self._shares, self._taken, strict=True)]
+        eligible = [number for number, debt in enumerate(owed) if debt >= slack]
+        if not eligible:  # the rule always leaves one, but for rounding
+            return max(range(len(owed)), key=owed.__getitem__)
+        return min(eligible, key=lambda number: (1 - slack - owed[number]) / self._shares[number])
+
+    def _read(self, places: list[tuple[int, int]], *, first: int) -> Batch:
+        rows, epochs = [], []
+        for example, (source, position) in enumerate(places, start=first):
+            row, epoch = self._orders[source][position]
+            rows.append(self._sources[source].read(row, example=example, epoch=epoch))
+            epochs.append(epoch)
+        return Batch(
+            tokens=torch.from_numpy(np.stack([tokens for tokens, _ in rows])),
+            segments=torch.from_numpy(np.stack([segments for _, segments in rows])),
+            example=torch.arange(first, first + len(places)),
+            epoch=torch.tensor(epochs),
+        )

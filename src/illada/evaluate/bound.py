@@ -1,0 +1,101 @@
+"""The held-out bound: how many nats per token, and bits per byte, a model needs for text it has not seen.
+
+For a masked diffusion model  -log p(x) <= E_{l ~ U{1..L}} [ L/l Σ_{i masked} -log p(x_i | x with l masked) ], the
+estimator of LLaDA (arXiv 2502.09992, Eq. 14). The noise is fixed: two models, or one model at two times, are
+measured on the same masks.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from illada.data.shards import TokenShards
+from illada.diffusion.corruption import mask_exactly, stratified_counts
+from illada.losses.diffusion import masked_cross_entropy
+from illada.model.transformer import Transformer
+from illada.seeding import Stream
+from illada.shapes import Tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Rows to measure on, and what a token of them weighs in bytes of text."""
+
+    tokens: Tokens
+    bytes_per_token: float
+
+    @classmethod
+    def from_shards(cls, shards: TokenShards, *, rows: int, length: int) -> "HeldOut":
+        """At most `rows` windows of `length` tokens, spread evenly over the text; one shorter row if it is short.
+
+        Raises:
+            ValueError: `rows` or `length` is not positive.
+        """
+        if rows < 1 or length < 1:
+            raise ValueError(f"the held-out rows need a positive count and length, got {rows} of {length} tokens")
+        length = min(length, len(shards))
+        windows = len(shards) // length
+        count = min(rows, windows)
+        starts = [(number * windows // count) * length for number in range(count)]
+        tokens = torch.stack([torch.from_numpy(shards.read(start, length)) for start in starts])
+        return cls(tokens=tokens, bytes_per_token=shards.manifest.bytes / shards.manifest.tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """An upper bound on the negative log-likelihood of held-out text."""
+
+    nats_per_token: float
+    standard_error: float
+    """Of `nats_per_token`, from the spread over rows: it holds the choice of rows as well as that of masks. With one
+    row it is that of its masks; with one row and one mask there is nothing to tell it from, and it is 0."""
+    bits_per_byte: float
+    """nats_per_token / ln 2 / bytes per token; the end-of-text tokens count, their bytes do not."""
+
+    def metrics(self) -> dict[str, float]:
+        """The numbers under the names they have in a metrics file."""
+        return {
+            "held_out/nats_per_token": self.nats_per_token,
+            "held_out/standard_error_nats_per_token": self.standard_error,
+            "held_out/bits_per_byte": self.bits_per_byte,
+        }
+
+
+@torch.inference_mode()
+def held_out_bound(
+    model: Transformer, held_out: HeldOut, *, mask_id: int, samples: int = 4, seed: int = 0, batch_size: int = 16
+) -> Bound:
+    """Estimate the bound with `samples` masks per row, their numbers of masked tokens stratified over 1 .. L."""
+    rows, length = held_out.tokens.shape
+    order = torch.arange(rows * samples)
+    counts = stratified_counts(length, rows * samples, uniform=Stream(seed, "held-out/count").uniform(order[:1], 1)[0])
+    # consecutive counts go to different rows: each row meets its samples spread over 1 .. L
+    clean = held_out.tokens.repeat(samples, 1)
+    uniform = Stream(seed, "held-out/mask").uniform(order, length)
+    masked = mask_exactly(torch.ones_like(clean, dtype=torch.bool), counts.flatten(), uniform=uniform)
+    device = model.embedding.weight.device
+    parts = []
+    for start in range(0, len(order), batch_size):
+        part = slice(start, start + batch_size)
+        parts.append(_row_nats(model, clean[part].to(device), masked[part].to(device), mask_id))
+    nats_by_sample = torch.cat(parts).view(samples, rows) / length
+    # the masks of one row share its difficulty: the rows are the independent draws, if there are several
+    independent = nats_by_sample.mean(0) if rows > 1 else nats_by_sample.flatten()
+    nats = float(independent.mean())
+    return Bound(
+        nats_per_token=nats,
+        standard_error=float(independent.std() / math.sqrt(len(independent))) if len(independent) > 1 else 0.0,
+        bits_per_byte=nats / math.log(2) / held_out.bytes_per_token,
+    )
+
+
+def _row_nats(model: Transformer, clean: Tensor, masked: Tensor, mask_id: int) -> Tensor:
+    """(L/l) Σ cross-entropy at the l masked positions of each row, in float64 on the CPU."""
+    length = clean.shape[1]
+    hidden = model(clean.masked_fill(masked, mask_id))
+    weights = (length / masked.sum(1, keepdim=True)).expand_as(clean)[masked]
+    _, nats = masked_cross_entropy(hidden[masked], model.head_weight, clean[masked], weights)
+    row = torch.arange(len(clean), device=clean.device)[:, None].expand_as(clean)[masked]
+    return torch.zeros(len(clean), dtype=torch.float64).index_add_(0, row.cpu(), (nats * weights).double().cpu())

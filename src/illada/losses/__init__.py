@@ -1,0 +1,1 @@
+"""Pure functions from hidden states to losses."""

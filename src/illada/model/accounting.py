@@ -1,0 +1,102 @@
+"""What a Transformer costs before it is built: parameters, FLOPs per token, bytes of memory."""
+
+from dataclasses import dataclass
+
+import torch
+
+from illada.model.config import ModelConfig
+from illada.model.transformer import Transformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParameterCount:
+    """Parameters of a model; a tied head counts once, as embedding."""
+
+    total: int
+    embedding: int
+    """Embedding and, where it is a matrix of its own, LM head."""
+
+    @property
+    def non_embedding(self) -> int:
+        """All parameters but embedding and head."""
+        return self.total - self.embedding
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlopCount:
+    """Floating-point operations per token (a multiply-add is two), matrix products only."""
+
+    blocks: float
+    """Projections and MLPs of all layers, forward."""
+    attention: float
+    """q kᵀ and the mixing of v at the given row length, forward; the causal model needs half."""
+    head: float
+    """LM head, forward, at the fraction of positions that meet the vocabulary."""
+
+    @property
+    def forward(self) -> float:
+        """One forward pass."""
+        return self.blocks + self.attention + self.head
+
+    @property
+    def training(self) -> float:
+        """Forward and backward: three times the forward."""
+        return 3 * self.forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes for training one row per device without sharding or recomputation."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    """AdamW's two moments in fp32."""
+    activations: int
+    """What the backward pass keeps of one row, in the compute dtype, LM head apart (it runs in chunks)."""
+
+    @property
+    def training(self) -> int:
+        """All parts together."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def count_parameters(config: ModelConfig) -> ParameterCount:
+    """Count the tensors of a model built on the meta device: what is counted is what is built."""
+    with torch.device("meta"):
+        model = Transformer(config)
+    embedding = model.embedding.weight.numel() + (0 if model.head is None else model.head.weight.numel())
+    return ParameterCount(total=sum(p.numel() for p in model.parameters()), embedding=embedding)
+
+
+def count_flops(config: ModelConfig, *, length: int, head_fraction: float = 1.0) -> FlopCount:
+    """FLOPs per token in rows of `length`, with the LM head at `head_fraction` of the positions."""
+    norms = (2 * config.layers + 1) * config.hidden_size
+    matrices = count_parameters(config).non_embedding - norms
+    seen = (length + 1) / 2 if config.attention == "causal" else length
+    return FlopCount(
+        blocks=2.0 * matrices,
+        attention=4.0 * config.layers * seen * config.heads * config.head_size,
+        head=2.0 * head_fraction * config.hidden_size * config.vocab_size,
+    )
+
+
+def estimate_memory(
+    config: ModelConfig, *, length: int, weight_bytes: int = 4, compute_bytes: int = 2
+) -> MemoryEstimate:
+    """Memory to train on rows of `length`: weights and gradients of `weight_bytes` each, AdamW moments in fp32.
+
+    Activations kept per token and layer: inputs of both norms, of the four attention projections and of the three MLP
+    matrices, queries, keys and values, and the fp32 copies that norms and rotary positions make.
+    """
+    total = count_parameters(config).total
+    query, kv = config.hidden_size, config.kv_heads * config.head_size
+    in_compute_dtype = 5 * config.hidden_size + 2 * query + 2 * kv + 4 * config.ffn_size
+    in_fp32 = 2 * config.hidden_size + query + kv
+    per_token = config.layers * (compute_bytes * in_compute_dtype + 4 * in_fp32)
+    return MemoryEstimate(
+        weights=weight_bytes * total,
+        gradients=weight_bytes * total,
+        optimizer=8 * total,
+        activations=per_token * length,
+    )

@@ -1,0 +1,100 @@
+"""The Transformer: token ids in, hidden states out; logits only where somebody asks for them."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from illada.model.attention import attention_layout, segment_positions
+from illada.model.config import ModelConfig
+from illada.model.layers import Block, RMSNorm
+from illada.model.rotary import rotary_angles
+from illada.seeding import Stream
+from illada.shapes import Hidden, Segments, Tokens
+
+
+class Transformer(nn.Module):
+    """Embedding, blocks, final norm, and an LM head that shares the embedding's matrix if `tied_head`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = RMSNorm(config)
+        self.head = None if config.tied_head else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix [vocab, hidden] that turns a hidden state into logits."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def forward(self, tokens: Tokens, segments: Segments | None = None) -> Hidden:
+        """The residual stream after the final norm.
+
+        Args:
+            tokens: ids, int64.
+            segments: which part of its row each position belongs to; parts do not see one another and each counts
+                its positions from 0. -1 marks padding, on either side: it changes nothing for the rest. None: every
+                row is one part.
+
+        Raises:
+            ValueError: the rows are longer than `config.max_length`.
+        """
+        self._check_length(tokens)
+        x = self.embedding(tokens)
+        causal = self.config.attention == "causal"
+        layout = attention_layout(segments, causal=causal, dtype=self._compute_dtype(tokens.device))
+        if segments is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        else:
+            positions = segment_positions(segments)
+        angles = rotary_angles(positions, self.config.head_size, self.config.rope_theta)
+        for block in self.blocks:
+            x = block(x, angles, layout)
+        hidden: Hidden = self.norm(x)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., vocab] of hidden states [..., hidden]: about the token at each position, not the next."""
+        return F.linear(hidden, self.head_weight)
+
+    def _check_length(self, tokens: Tokens) -> None:
+        if tokens.shape[1] > self.config.max_length:
+            raise ValueError(
+                f"rows of {tokens.shape[1]} tokens do not fit the model's context of {self.config.max_length}: "
+                "shorten the prompt or the completion"
+            )
+
+    def _compute_dtype(self, device: torch.device) -> torch.dtype:
+        if torch.is_autocast_enabled(device.type):
+            return torch.get_autocast_dtype(device.type)
+        return self.embedding.weight.dtype
+
+
+@torch.no_grad()
+def initialize(model: Transformer, *, seed: int) -> None:
+    """Fill the weights: normal, the same numbers on any device and for any order of construction.
+
+    Linear layers have standard deviation `init_std`; those that write to the residual stream (o_proj, down_proj)
+    init_std / sqrt(2 layers); the embedding sqrt(1 / (2 hidden)); norms are 1: the rule of the published iLLaDA model
+    file. Every tensor has a stream of its own, named after it.
+    """
+    config = model.config
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1:
+            parameter.fill_(1.0)
+            continue
+        if name.startswith("embedding"):
+            std = (2 * config.hidden_size) ** -0.5
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            std = config.init_std * (2 * config.layers) ** -0.5
+        else:
+            std = config.init_std
+        generator = torch.Generator().manual_seed(_tensor_seed(seed, name))
+        values = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
+        parameter.copy_(values.mul_(std))
+
+
+def _tensor_seed(seed: int, name: str) -> int:
+    low, high = Stream(seed, f"initialize/{name}").key
+    return (high << 31) | low

@@ -1,0 +1,78 @@
+"""AdamW as the papers use it, and the moving average of the weights."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamWConfig:
+    """AdamW (arXiv 1711.05101). Weight decay 0.1 is the papers'; betas, eps and clipping are our choice."""
+
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    """On matrices; norms do not decay."""
+    clip_norm: float | None = 1.0
+    """Largest norm of the gradient over all parameters; None: no clipping."""
+
+
+def build_optimizer(model: nn.Module, config: AdamWConfig) -> torch.optim.AdamW:
+    """Fused AdamW over the parameters of `model`; the loop sets the learning rate of each step."""
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors under the names of their parameters: `blocks.0.mlp.up_proj.weight/exp_avg`."""
+    return {
+        f"{name}/{key}": value
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave."""
+    for name, parameter in model.named_parameters():
+        prefix = f"{name}/"
+        state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        if state:
+            # `step` stays on the CPU in fp32, as the optimizer made it; the moments live with their parameter
+            optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+            }
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights in fp32: average = decay * average + (1 - decay) * weights."""
+
+    def __init__(self, model: nn.Module, *, decay: float) -> None:
+        """Start from the model's weights.
+
+        Raises:
+            ValueError: `decay` is not in (0, 1).
+        """
+        if not 0 < decay < 1:
+            raise ValueError(f"the decay of the weight average must lie between 0 and 1, got {decay}")
+        self.decay = decay
+        self.tensors = {name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights of one more step."""
+        weights = [parameter.detach().float() for _, parameter in model.named_parameters()]
+        torch._foreach_lerp_(list(self.tensors.values()), weights, 1 - self.decay)
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back the averages of a checkpoint."""
+        for name, average in self.tensors.items():
+            average.copy_(tensors[name])

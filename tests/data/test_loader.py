@@ -1,0 +1,201 @@
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from illada.data.loader import Loader
+from illada.data.packing import FixedRows
+from illada.seeding import Stream
+
+
+def numbered(rows: int, *, source: int = 0) -> FixedRows:
+    """Rows that say where they are from: [source, number of the row]."""
+    return FixedRows(torch.tensor([[source, row] for row in range(rows)]))
+
+
+def mix(sizes: list[int], weights: list[float], *, seed: int = 0) -> Loader:
+    sources = [numbered(size, source=number) for number, size in enumerate(sizes)]
+    return Loader(list(zip(sources, weights, strict=True)), seed=seed)
+
+
+def sequence(loader: Loader, batches: list[int]) -> list[list[int]]:
+    """[source, row, example, epoch] of every example."""
+    read = [loader.next(size) for size in batches]
+    return [
+        [*row, example, epoch]
+        for batch in read
+        for row, example, epoch in zip(batch.tokens.tolist(), batch.example.tolist(), batch.epoch.tolist(), strict=True)
+    ]
+
+
+SIZES, WEIGHTS = [13, 40, 7], [1.0, 2.5, 0.4]
+REFERENCE = sequence(mix(SIZES, WEIGHTS), [60])
+
+
+# --- one sequence, however it is reached --------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=6))
+@settings(max_examples=15, deadline=None)
+def test_any_batch_sizes_give_the_same_sequence(batches):
+    got = sequence(mix(SIZES, WEIGHTS), batches)
+    assert got[:60] == REFERENCE[: len(got)]
+
+
+@given(world=st.sampled_from([1, 2, 3, 4, 6]), factor=st.integers(1, 3), steps=st.integers(1, 3))
+@settings(max_examples=12, deadline=None)
+def test_the_shares_of_all_processes_make_the_same_sequence(world, factor, steps):
+    loaders = [mix(SIZES, WEIGHTS) for _ in range(world)]
+    got = []
+    for _ in range(steps):
+        parts = [loader.next(world * factor, rank=rank, world=world) for rank, loader in enumerate(loaders)]
+        assert [len(part) for part in parts] == [factor] * world
+        got += [row for part in parts for row in part.tokens.tolist()]
+        assert torch.cat([part.example for part in parts]).tolist() == list(
+            range(len(got) - len(parts) * factor, len(got))
+        )
+    assert got == [entry[:2] for entry in REFERENCE[: len(got)]]
+    assert all(loader.state() == loaders[0].state() for loader in loaders)
+
+
+@given(before=st.integers(1, 30), after=st.integers(1, 30))
+@settings(max_examples=12, deadline=None)
+def test_a_resumed_loader_goes_on_as_if_never_stopped(before, after):
+    stopped = mix(SIZES, WEIGHTS)
+    stopped.next(before)
+    resumed = mix(SIZES, WEIGHTS)
+    resumed.load_state(json.loads(json.dumps(stopped.state())))
+    assert sequence(resumed, [after]) == REFERENCE[before : before + after]
+
+
+def test_a_state_is_not_changed_by_going_on():
+    loader = mix(SIZES, WEIGHTS)
+    loader.next(5)
+    state = loader.state()
+    loader.next(5)
+    assert state["example"] == 5
+    assert sum(state["taken"]) == 5
+
+
+def test_the_batch_has_the_rows_and_segments_that_the_source_gives():
+    batch = mix([5], [1.0]).next(3)
+    assert batch.tokens.shape == batch.segments.shape == (3, 2)
+    assert batch.tokens.dtype == batch.segments.dtype == batch.epoch.dtype == torch.int64
+    assert batch.segments.eq(0).all()
+    assert batch.example.tolist() == [0, 1, 2]
+
+
+# --- order --------------------------------------------------------------------------------------------------------
+
+
+@given(size=st.integers(1, 30), batch=st.integers(1, 17))
+@settings(max_examples=15, deadline=None)
+def test_every_row_is_visited_once_per_epoch(size, batch):
+    loader = mix([size], [1.0])
+    visits = sequence(loader, [batch] * (2 * size // batch + 1))
+    for epoch in range(2):
+        part = visits[epoch * size : (epoch + 1) * size]
+        assert sorted(entry[1] for entry in part) == list(range(size))
+        assert {entry[3] for entry in part} == {epoch}
+
+
+def test_in_a_mix_too_every_row_of_a_source_comes_once_per_epoch():
+    entries = sequence(mix(SIZES, WEIGHTS), [150])
+    for source, size in enumerate(SIZES):
+        rows = [entry[1] for entry in entries if entry[0] == source]
+        for start in range(0, len(rows) - size + 1, size):
+            assert sorted(rows[start : start + size]) == list(range(size))
+
+
+def test_the_order_is_the_permutation_of_the_stream_and_new_in_each_epoch():
+    rows = [entry[1] for entry in sequence(mix([1500], [1.0], seed=4), [3000])]
+    for epoch in range(2):
+        order = Stream(4, "order/0").permute(torch.arange(1500), 1500, epoch=epoch)
+        assert rows[epoch * 1500 : (epoch + 1) * 1500] == order.tolist()
+    assert rows[:1500] != rows[1500:]
+
+
+def test_the_seed_changes_the_order():
+    assert sequence(mix([40], [1.0], seed=1), [40]) != sequence(mix([40], [1.0], seed=2), [40])
+
+
+# --- proportions --------------------------------------------------------------------------------------------------
+
+
+def worst_deviation(loader: Loader, weights: list[float], examples: int) -> float:
+    shares = [weight / sum(weights) for weight in weights]
+    worst = 0.0
+    for _ in range(examples):
+        loader.next(1)
+        state = loader.state()
+        deviations = [
+            abs(taken - share * state["example"]) for taken, share in zip(state["taken"], shares, strict=True)
+        ]
+        worst = max(worst, *deviations)
+    return worst
+
+
+@given(st.lists(st.floats(0.01, 10.0), min_size=1, max_size=8))
+@settings(max_examples=15, deadline=None)
+def test_no_source_strays_a_whole_example_from_its_share(weights):
+    assert worst_deviation(mix([1000] * len(weights), weights), weights, 60) < 1.0
+
+
+def test_many_small_sources_beside_large_ones_keep_their_share():
+    """Always serving the source that is owed most lets some of these fall more than one example behind."""
+    weights = [5.0, 1.0, 1.0, 99.0, 97.0, 9.0]
+    assert worst_deviation(mix([300] * 6, weights), weights, 200) < 1.0
+
+
+def test_equal_weights_take_turns():
+    sources = [entry[0] for entry in sequence(mix([50, 50], [3.0, 3.0]), [20])]
+    assert all({first, second} == {0, 1} for first, second in zip(sources[::2], sources[1::2], strict=True))
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+def test_a_loader_needs_a_source():
+    with pytest.raises(ValueError, match="0 sources"):
+        Loader([], seed=0)
+
+
+def test_weights_must_be_above_zero():
+    with pytest.raises(ValueError, match=r"\[1.0, 0.0\], but each must be above 0"):
+        mix([3, 3], [1.0, 0.0])
+
+
+def test_sources_must_agree_on_the_length():
+    longer = FixedRows(torch.zeros(3, 5, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"lengths \[2, 5\]"):
+        Loader([(numbered(3), 1.0), (longer, 1.0)], seed=0)
+
+
+@pytest.mark.parametrize(("size", "world"), [(0, 1), (-2, 2), (5, 2)])
+def test_a_batch_must_divide_among_the_processes(size, world):
+    with pytest.raises(ValueError, match=f"batch_size is {size}, .* multiple of the {world} processes"):
+        mix([5], [1.0]).next(size, world=world)
+
+
+@pytest.mark.parametrize("rank", [-1, 2])
+def test_a_rank_must_exist(rank):
+    with pytest.raises(ValueError, match=f"rank is {rank}, but the 2 processes"):
+        mix([5], [1.0]).next(4, rank=rank, world=2)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"example": 3, "taken": [3]}, "had 1 sources, but there are 3 now"),
+        ({"example": 3, "taken": [1, 1, 0]}, "contradicts itself"),
+        ({"taken": [1, 1, 1]}, "not the state of a loader"),
+        ({"example": 3}, "not the state of a loader"),
+    ],
+)
+def test_a_state_of_another_loader_is_refused(state, message):
+    loader = mix(SIZES, WEIGHTS)
+    with pytest.raises(ValueError, match=message):
+        loader.load_state(state)
+    assert sequence(loader, [5]) == REFERENCE[:5]
