@@ -34,7 +34,7 @@ def _exactly(value: Any, kind: type[Any]) -> Any:
     raise ValueError(f"expected {kind.__name__}, got {value!r}")
 
 
-def _reason(error: BaseException, kind: type | None) -> str:
+def _reason(error: BaseException, kind: Any) -> str:
     """What a check said, in its own words."""
     return str(error) if isinstance(error, ValueError) else cattrs.v.format_exception(error, kind)
 

@@ -1,8 +1,10 @@
 """Writing that happens or does not: a folder or a file appears under its name complete, or not at all."""
 
+import errno
 import hashlib
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,21 +20,21 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     writer of the same name.
 
     Raises:
-        FileExistsError: `target` is there already; nothing is overwritten.
+        FileExistsError: `target` is there already, or another process was faster; nothing is overwritten.
         OSError: the disk is full, say; what was written of the new folder is removed.
     """
     if target.exists():
-        raise FileExistsError(f"{target} exists already: choose another folder, or delete it first")
+        raise _taken(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target)
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    partial = target.with_name(f"{_partial_prefix(target)}{os.getpid()}")
     partial.mkdir()
     try:
         yield partial
         for path in sorted(partial.rglob("*")):
             _flush(path)
         _flush(partial)
-        partial.rename(target)
+        _rename(partial, target)
         _flush(target.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -41,7 +43,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one rename."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = path.with_name(f"{_partial_prefix(path)}{os.getpid()}")
     try:
         partial.write_text(text, encoding="utf-8")
         _flush(partial)
@@ -60,9 +62,30 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _partial_prefix(target: Path) -> str:
+    # the machine's name is part of it: on a shared disk, another machine's processes cannot be told dead from alive
+    return f".{target.name}.partial-{socket.gethostname()}-"
+
+
+def _taken(target: Path) -> FileExistsError:
+    return FileExistsError(f"{target} exists already: choose another folder, or delete it first")
+
+
+def _rename(partial: Path, target: Path) -> None:
+    try:
+        partial.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _taken(target) from error
+        raise
+
+
 def _sweep(target: Path) -> None:
-    for leftover in target.parent.glob(f".{target.name}.partial-*"):
-        if not _alive(int(leftover.name.rsplit("-", 1)[1])):
+    prefix = _partial_prefix(target)
+    for leftover in list(target.parent.iterdir()):
+        number = leftover.name.removeprefix(prefix)
+        # our own number is that of an earlier process: in a container every run may be process 1
+        if number != leftover.name and number.isdigit() and (int(number) == os.getpid() or not _alive(int(number))):
             shutil.rmtree(leftover, ignore_errors=True)
 
 

@@ -70,10 +70,10 @@ class Stream:
         return (self.words(index, count, epoch=epoch) >> 8).to(torch.float32) * 2.0**-24
 
     def uniform64(self, index: Tensor, count: int, *, epoch: Tensor | int = 0) -> Tensor:
-        """`count` float64 numbers strictly between 0 and 1 (53 bits and a half step), for every index."""
-        words = self.words(index, 2 * count, epoch=epoch)
-        high, low = words[..., 0::2] >> 5, words[..., 1::2] >> 6
-        return ((high << 26) | low).to(torch.float64).add_(0.5).mul_(2.0**-53)
+        """`count` float64 numbers strictly between 0 and 1 (52 bits and a half step), for every index."""
+        words = self.words(index, 2 * count, epoch=epoch) >> 6
+        # with a bit more the half step would not fit a float64, and the largest number would round to 1
+        return ((words[..., 0::2] << 26) | words[..., 1::2]).to(torch.float64).add_(0.5).mul_(2.0**-52)
 
     def permute(self, index: Tensor, size: int, *, epoch: int = 0) -> Tensor:
         """A random permutation of 0 .. size-1, computed element by element: no table, whatever the size.

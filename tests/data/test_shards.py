@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from illada.config import from_json
-from illada.data.shards import Manifest, TokenShards, building, write_shards
+from illada.data.shards import Manifest, TokenShards, write_shards
 from illada.data.tokenizer import Tokenizer
+from illada.durable import atomic_folder
 
 DOCUMENTS = [f"document {number}: " + "word " * (number * 7 % 23) + "é" * (number % 3) for number in range(120)]
 TOKENIZER = Tokenizer.train(DOCUMENTS, 300)
@@ -241,7 +242,7 @@ def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path):
 
 
 def test_a_folder_being_built_appears_at_the_end(tmp_path):
-    with building(tmp_path / "deep" / "x") as partial:
+    with atomic_folder(tmp_path / "deep" / "x") as partial:
         (partial / "file").write_text("content")
         assert not (tmp_path / "deep" / "x").exists()
     assert (tmp_path / "deep" / "x" / "file").read_text() == "content"

@@ -1,5 +1,6 @@
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,16 +31,16 @@ def byte_characters() -> list[str]:
     return ascii_part + [byte_of.get(byte, "") for byte in range(128, 256)]
 
 
-def gpt2_style(folder: Path, *, merges: list[tuple[str, str]] = [], added: list[AddedToken] = []) -> Path:  # noqa: B006
+def gpt2_style(folder: Path, *, merges: Sequence[tuple[str, str]] = (), added: Sequence[AddedToken] = ()) -> Path:
     """A file in the manner of GPT-2: bytes first, <|endoftext|> last and both model token and added token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     names = [*alphabet, *("".join(pair) for pair in merges), "<|endoftext|>"]
     vocab = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    backend = tokenizers.Tokenizer(models.BPE(vocab, merges))
+    backend = tokenizers.Tokenizer(models.BPE(vocab, list(merges)))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens(["<|endoftext|>"])
-    backend.add_tokens(added)
+    backend.add_tokens(list(added))
     folder.mkdir(exist_ok=True)
     backend.save(str(folder / "tokenizer.json"))
     return folder

@@ -1,6 +1,8 @@
 """Flags from dataclasses, through tyro."""
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import tyro
@@ -17,3 +19,10 @@ def parse(what: type[T], arguments: Sequence[str], *, command: str, default: T |
     if default is None:
         return tyro.cli(what, args=list(arguments), prog=program, config=config)
     return tyro.cli(what, args=list(arguments), prog=program, default=default, config=config)
+
+
+def default_cache() -> Path:
+    """$ILLADA_CACHE, or the user's cache folder."""
+    if chosen := os.environ.get("ILLADA_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "illada"

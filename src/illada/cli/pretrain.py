@@ -1,6 +1,5 @@
 """`illada pretrain RECIPE`: from text to checkpoints."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +7,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from illada.cli.flags import parse
+from illada.cli.flags import default_cache, parse
 from illada.recipes.pretraining import PRETRAINING
 from illada.train.pretrain import PretrainConfig, run
 
@@ -26,7 +25,7 @@ class Arguments:
     """The run folder; by default runs/RECIPE."""
     resume: bool = False
     """Go on with the run in that folder from its newest checkpoint."""
-    cache: Path = field(default_factory=lambda: default_cache())
+    cache: Path = field(default_factory=default_cache)
     """Where prepared corpora are kept for the next run."""
 
 
@@ -53,10 +52,3 @@ def command(arguments: list[str]) -> int:
         )
     Console().print(str(outcome.checkpoint), markup=False, highlight=False, soft_wrap=True)
     return 0
-
-
-def default_cache() -> Path:
-    """$ILLADA_CACHE, or the user's cache folder."""
-    if chosen := os.environ.get("ILLADA_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "illada"

@@ -17,9 +17,10 @@ from itertools import chain
 from pathlib import Path
 
 from illada.config import fingerprint, to_dict
-from illada.data.shards import TokenShards, building, write_shards
+from illada.data.shards import TokenShards, write_shards
 from illada.data.sources import Source, parse_source
 from illada.data.tokenizer import DEFAULT_TEXTS, Tokenizer
+from illada.durable import atomic_folder
 
 _FORMAT = 1  # part of the fingerprint: raise it when the same inputs would give other files
 _TOKENIZER_CHARACTERS = 64_000_000
@@ -102,7 +103,7 @@ def _prepare_new(
 ) -> None:
     split = _KeepAll() if apart else _survey(sources, config.held_out_fraction)
     try:
-        with building(target) as partial:
+        with atomic_folder(target) as partial:
             tokenizer = _tokenizer(config, sources, split)
             tokenizer.save(partial / "tokenizer")
             report(f"tokenizer: {tokenizer.vocab_size:,} entries")

@@ -5,19 +5,14 @@ above 65,536) and `00000.offsets` (int64: where every document starts inside the
 Each document is BOS, its tokens, EOS. A folder appears under its name only when it is complete.
 """
 
-import errno
 import hashlib
 import json
 import os
-import re
-import shutil
-import socket
 import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, chain, islice
 from multiprocessing import get_context, parent_process
@@ -29,12 +24,12 @@ import numpy.typing as npt
 
 from illada.config import from_json, to_json
 from illada.data.tokenizer import Tokenizer
+from illada.durable import atomic_folder, sha256
 
 _VERSION = 1
 _DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 _OFFSET = np.dtype("<i8")
 _ENCODED_AT_ONCE = 2**20  # bytes of text: bounds the Python integers that live at a time
-_HASHED_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +79,7 @@ def write_shards(
     """
     if workers < 1 or shard_bytes < 1:
         raise ValueError(f"workers and shard_bytes must be at least 1, but are {workers} and {shard_bytes}")
-    with building(folder) as partial:
+    with atomic_folder(folder) as partial:
         texts = _groups(documents, shard_bytes)
         shards = tuple(_encoded_shards(texts, tokenizer, partial, workers))
         if not shards:
@@ -98,77 +93,8 @@ def write_shards(
             bytes=sum(shard.bytes for shard in shards),
             shards=shards,
         )
-        _write_synced(partial / "manifest.json", to_json(manifest).encode())
+        (partial / "manifest.json").write_text(to_json(manifest), encoding="utf-8")
     return manifest
-
-
-@contextmanager
-def building(folder: Path) -> Iterator[Path]:
-    """A temporary sibling of `folder` to fill, which becomes `folder` at the end, whole or not at all.
-
-    An exception removes it; what a killed process left is removed by the next one that builds the same folder.
-
-    Raises:
-        FileExistsError: there is such a folder already.
-    """
-    if folder.exists():
-        raise _already_there(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _remove_stale(folder)
-    partial = folder.parent / f".{folder.name}.partial-{socket.gethostname()}-{os.getpid()}"
-    partial.mkdir()
-    try:
-        yield partial
-        _rename(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _already_there(folder: Path) -> FileExistsError:
-    return FileExistsError(f"{folder} exists already: choose another folder, or delete it")
-
-
-def _rename(partial: Path, folder: Path) -> None:
-    try:
-        partial.rename(folder)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):  # another process was faster
-            raise _already_there(folder) from error
-        raise
-    descriptor = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove what dead writers of this machine left; a live writer, or one of another machine, is left alone."""
-    ours = re.compile(re.escape(f".{folder.name}.partial-{socket.gethostname()}-") + r"(\d+)")
-    for path in list(folder.parent.iterdir()):
-        match = ours.fullmatch(path.name)
-        if match and not _is_another_living(int(match[1])):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_another_living(process: int) -> bool:
-    if process == os.getpid():  # a dead writer of this number: containers start counting afresh
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _dtype_name(tokenizer: Tokenizer) -> str:
@@ -248,8 +174,8 @@ def _write_shard(texts: list[str], tokenizer: Tokenizer, folder: Path, name: str
     ]
     tokens = np.concatenate(documents).tobytes()
     ends = np.cumsum([0, *map(len, documents)], dtype=_OFFSET)
-    _write_synced(folder / f"{name}.tokens", tokens)
-    _write_synced(folder / f"{name}.offsets", ends.tobytes())
+    (folder / f"{name}.tokens").write_bytes(tokens)
+    (folder / f"{name}.offsets").write_bytes(ends.tobytes())
     return ShardEntry(
         name=name,
         tokens=int(ends[-1]),
@@ -360,18 +286,10 @@ def _mapped(file: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     return np.memmap(file, dtype=dtype, mode="r")
 
 
-def _check(file: Path, size: int, sha256: str, *, verify: bool) -> None:
+def _check(file: Path, size: int, digest: str, *, verify: bool) -> None:
     if not file.is_file():
         raise FileNotFoundError(f"the shard file {file} is missing: write the shards again")
     if (found := file.stat().st_size) != size:
         raise ValueError(f"the shard file {file} has {found} bytes instead of {size}: write the shards again")
-    if verify and _sha256(file) != sha256:
+    if verify and sha256(file) != digest:
         raise ValueError(f"the shard file {file} was altered, its SHA-256 differs: write the shards again")
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(_HASHED_AT_ONCE):
-            digest.update(block)
-    return digest.hexdigest()

@@ -52,13 +52,15 @@ class MemoryEstimate:
     gradients: int
     optimizer: int
     """AdamW's two moments in fp32."""
+    casts: int
+    """Copies of the blocks' weights in the compute dtype, which autocast keeps from the forward to the backward."""
     activations: int
     """What the backward pass keeps of one row, in the compute dtype, LM head apart (it runs in chunks)."""
 
     @property
     def training(self) -> int:
         """All parts together."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.casts + self.activations
 
 
 def count_parameters(config: ModelConfig) -> ParameterCount:
@@ -86,17 +88,22 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Memory to train on rows of `length`: weights and gradients of `weight_bytes` each, AdamW moments in fp32.
 
-    Activations kept per token and layer: inputs of both norms, of the four attention projections and of the three MLP
-    matrices, queries, keys and values, and the fp32 copies that norms and rotary positions make.
+    Kept per token and layer, in the compute dtype: what the projections and MLP matrices read, queries, keys, values,
+    the mixed heads before and after they are put side by side, and four tensors of SwiGLU; in fp32: what both norms
+    read and what they give before their weight, their scales, and the log-sum-exp of every head. Autocast casts
+    besides: each of the five matrices behind a norm keeps a copy of its input, and every matrix one of itself.
     """
-    total = count_parameters(config).total
-    query, kv = config.hidden_size, config.kv_heads * config.head_size
-    in_compute_dtype = 5 * config.hidden_size + 2 * query + 2 * kv + 4 * config.ffn_size
-    in_fp32 = 2 * config.hidden_size + query + kv
-    per_token = config.layers * (compute_bytes * in_compute_dtype + 4 * in_fp32)
+    count = count_parameters(config)
+    cast = compute_bytes < weight_bytes
+    key_value = config.kv_heads * config.head_size
+    in_compute_dtype = ((5 if cast else 2) + 3) * config.hidden_size + 2 * key_value + 4 * config.ffn_size
+    in_fp32 = 4 * config.hidden_size + config.heads + 2
+    final_norm = 2 * config.hidden_size + 1
+    per_token = config.layers * (compute_bytes * in_compute_dtype + 4 * in_fp32) + 4 * (final_norm + config.head_size)
     return MemoryEstimate(
-        weights=weight_bytes * total,
-        gradients=weight_bytes * total,
-        optimizer=8 * total,
+        weights=weight_bytes * count.total,
+        gradients=weight_bytes * count.total,
+        optimizer=8 * count.total,
+        casts=compute_bytes * count.non_embedding if cast else 0,
         activations=per_token * length,
     )

@@ -15,12 +15,12 @@ class PlannedStep:
 def reveal_plan(holes: int, *, block_length: int, steps: int) -> list[PlannedStep]:
     """Spread `steps` forwards over blocks of holes, left to right.
 
-    Blocks share the steps in proportion to their length, the earlier ones taking what does not divide; inside a block
-    every step reveals as many, the first ones one more where that does not divide (LLaDA's `get_num_transfer_tokens`).
-    So all `holes` are filled in exactly `steps` forwards whatever divides what. Fewer steps than blocks cannot stop
-    at every block: then each step fills a run of whole blocks.
+    Every block takes one step and the others are shared in proportion to the holes it has beyond one, so that none
+    gets more steps than holes; inside a block every step reveals as many, the first ones one more where that does not
+    divide (LLaDA's `get_num_transfer_tokens`). So all `holes` are filled in exactly `steps` forwards whatever divides
+    what. Fewer steps than blocks cannot stop at every block: then each step fills a run of whole blocks.
 
-    A block never needs more steps than it has holes: steps beyond that are left out.
+    Steps beyond one per hole have nothing to reveal: they are left out.
     """
     blocks = [(start, min(start + block_length, holes)) for start in range(0, holes, block_length)]
     if steps < len(blocks):
@@ -33,7 +33,7 @@ def reveal_plan(holes: int, *, block_length: int, steps: int) -> list[PlannedSte
     plan = []
     for (start, stop), share in zip(blocks, _proportional_shares(steps, blocks), strict=True):
         reveals = even_shares(stop - start, share)
-        plan += [PlannedStep(start=start, stop=stop, reveals=count) for count in reveals if count]
+        plan += [PlannedStep(start=start, stop=stop, reveals=count) for count in reveals]
     return plan
 
 
@@ -44,10 +44,12 @@ def even_shares(total: int, parts: int) -> list[int]:
 
 
 def _proportional_shares(steps: int, blocks: list[tuple[int, int]]) -> list[int]:
-    """At least one step for each block, the others by length: largest remainder, ties to the left."""
-    lengths = [stop - start for start, stop in blocks]
-    spare = steps - len(blocks)
-    quotas = [spare * length / sum(lengths) for length in lengths]
+    """One step for each block, the others by the holes beyond one: largest remainder, ties to the left."""
+    room = [stop - start - 1 for start, stop in blocks]
+    # a share in proportion to this room never exceeds it; in proportion to the lengths, a short block would get
+    # steps that it cannot use
+    spare = min(steps - len(blocks), sum(room))
+    quotas = [spare * more / max(sum(room), 1) for more in room]
     shares = [int(quota) for quota in quotas]
     by_remainder = sorted(range(len(blocks)), key=lambda number: (shares[number] - quotas[number], number))
     for number in by_remainder[: spare - sum(shares)]:

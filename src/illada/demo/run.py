@@ -1,0 +1,201 @@
+"""The demo, step by step."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from rich.console import Console
+
+from illada.data.sudoku import decode_board
+from illada.demo.live import DenoisingView, SudokuView
+from illada.demo.report import Curve, Denoising, Report, SolvedBoard, write_report
+from illada.demo.sudoku import (
+    MODEL,
+    SudokuConfig,
+    solve,
+    solved_boards,
+    train_solver,
+    unseen_puzzles,
+)
+from illada.demo.watch import text_pieces, watch
+from illada.losses.diffusion import diffusion_loss
+from illada.model.config import ModelConfig
+from illada.model.transformer import Transformer, initialize
+from illada.pipeline import LanguageModel, load
+from illada.recipes.pretraining import tiny
+from illada.sample.request import Completion, SamplingParams
+from illada.track.sinks import read_jsonl
+from illada.train.pretrain import HeldOutConfig, PretrainConfig, run
+
+PROMPT = "def read(self, path):\n"
+GAP = ("    for name in ", ":\n        print(name)\n")
+SHOWN_BOARDS = 6
+BLANKS = 9
+OVERHEAD = 1.15
+"""A training step against the bare forward and backward that `step_seconds` times: optimizer, data, metrics."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """How long the two trainings take, in minutes."""
+
+    text_minutes: float = 2.5
+    sudoku_minutes: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse times that leave no training."""
+        if min(self.text_minutes, self.sudoku_minutes) <= 0:
+            raise ValueError(f"both times must be positive, got {self.text_minutes} and {self.sudoku_minutes} minutes")
+
+
+def run_demo(config: DemoConfig, folder: Path, *, cache: Path, console: Console) -> Path:
+    """Train, measure, write, fill in, solve, report; returns the report's path.
+
+    Raises:
+        FileExistsError: `folder` holds a run already.
+    """
+    began = time.monotonic()
+    console.rule("pre-training on the source code of Python's standard library")
+    train_config = text_config(config)
+    outcome = run(train_config, folder, cache=cache, console=console)
+    metrics = read_jsonl(folder / "metrics.jsonl")
+    _print_bound(metrics, console)
+
+    console.rule("writing: masks turn into text, the surest first")
+    model = load(outcome.checkpoint)
+    denoisings = [_generate(model, console), _infill(model, console)]
+
+    console.rule("solving 4x4 sudoku, trained on other boards")
+    boards, solved, total = _sudoku(config, console)
+
+    report = Report(
+        title="illada demo",
+        facts=(
+            *_bound_facts(metrics),
+            ("tokens trained on", f"{metrics[-2]['train/tokens']:,.0f}"),
+            ("sudoku, unseen boards", f"{solved} of {total} correct"),
+            ("minutes in all", f"{(time.monotonic() - began) / 60:.1f}"),
+        ),
+        curves=_curves(metrics),
+        denoisings=tuple(denoisings),
+        boards=tuple(boards),
+    )
+    path = folder / "report.html"
+    write_report(report, path)
+    console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
+    return path
+
+
+def text_config(config: DemoConfig) -> PretrainConfig:
+    """The recipe `tiny` with as many steps as this machine takes in the time given."""
+    recipe = tiny()
+    seconds = OVERHEAD * step_seconds(recipe.model, rows=recipe.loop.batch_size, length=recipe.packing.length)
+    steps = max(40, round(60 * config.text_minutes / seconds))
+    return replace(
+        recipe,
+        held_out=HeldOutConfig(rows=48, samples=2),
+        loop=replace(
+            recipe.loop,
+            steps=steps,
+            validate_every=max(10, steps // 6),
+            checkpoint_every=steps,
+            # a machine that turns slower in the middle still ends in time
+            max_minutes=1.25 * config.text_minutes,
+        ),
+    )
+
+
+def step_seconds(config: ModelConfig, *, rows: int, length: int) -> float:
+    """Seconds of one forward and backward at this size here: the median of a few, after one to warm up."""
+    model = Transformer(config)
+    initialize(model, seed=0)
+    tokens = torch.arange(rows * length).view(rows, length) % config.vocab_size
+    masked = tokens % 2 == 0
+    times = []
+    for _ in range(6):
+        start = time.perf_counter()
+        loss = diffusion_loss(
+            model(tokens),
+            model.head_weight,
+            clean=tokens,
+            masked=masked,
+            weight=torch.ones(rows, length),
+            token_count=rows * length,
+        )
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        times.append(time.perf_counter() - start)
+    return median(times[1:])
+
+
+def _generate(model: LanguageModel, console: Console) -> Denoising:
+    params = SamplingParams(length=64, block_length=32, temperature=0.5, top_p=0.9, seed=1)
+    with DenoisingView(console, title="generate") as view:
+        completion = model.generate(PROMPT, params, on_step=watch(view, model.tokenizer))
+    return _denoising("generated after a prompt", model, completion, before=PROMPT)
+
+
+def _infill(model: LanguageModel, console: Console) -> Denoising:
+    before, after = GAP
+    with DenoisingView(console, title="infill") as view:
+        completion = model.infill(before, after, SamplingParams(length=6), on_step=watch(view, model.tokenizer))
+    return _denoising("filled in between two texts", model, completion, before=before, after=after)
+
+
+def _denoising(title: str, model: LanguageModel, completion: Completion, *, before: str, after: str = "") -> Denoising:
+    written = [piece or "" for piece in text_pieces(model.tokenizer, list(completion.tokens))]
+    pieces = [before, *written, *([after] if after else [])]
+    order = [0, *completion.revealed_at, *([0] if after else [])]
+    return Denoising(title=title, pieces=tuple(pieces), revealed_at=tuple(order))
+
+
+def _sudoku(config: DemoConfig, console: Console) -> tuple[list[SolvedBoard], int, int]:
+    """Train a solver, let it solve some unseen boards before the user's eyes, then count over all of them."""
+    sudoku = SudokuConfig()
+    seconds = 2 * step_seconds(MODEL, rows=sudoku.batch_size, length=MODEL.max_length)
+    steps = round(60 * config.sudoku_minutes / seconds)
+    sudoku = replace(sudoku, steps=max(50, steps), max_minutes=1.25 * config.sudoku_minutes)
+    solver = train_solver(sudoku, console)
+    puzzle, solution = unseen_puzzles(sudoku, blanks=BLANKS)
+    shown = puzzle[:SHOWN_BOARDS]
+    with SudokuView(console, shown.tolist()) as view:
+
+        def on_step(number: int, tokens: torch.Tensor, revealed: torch.Tensor) -> None:
+            del number
+            fresh = [set(row.nonzero().flatten().tolist()) for row in revealed[:, 1:]]
+            view.update(decode_board(tokens[:, 1:]).tolist(), fresh)
+
+        solve(solver, shown, on_step=on_step)
+    board, revealed_at = solve(solver, puzzle)
+    boards = solved_boards(puzzle, board, revealed_at, solution)
+    solved = sum(board.correct for board in boards)
+    console.print(f"{solved} of {len(boards)} boards that it never trained on are solved, {BLANKS} blanks each")
+    return boards[:SHOWN_BOARDS], solved, len(boards)
+
+
+def _bound(metrics: list[dict[str, float]]) -> tuple[float, float]:
+    bits = [line["held_out/bits_per_byte"] for line in metrics if "held_out/bits_per_byte" in line]
+    return bits[0], bits[-1]
+
+
+def _print_bound(metrics: list[dict[str, float]], console: Console) -> None:
+    before, after = _bound(metrics)
+    console.print(
+        f"held-out text: {before:.3f} bits per byte untrained, {after:.3f} now: {1 - after / before:.0%} less",
+        highlight=False,
+    )
+
+
+def _bound_facts(metrics: list[dict[str, float]]) -> tuple[tuple[str, str], ...]:
+    before, after = _bound(metrics)
+    return (("held-out bits/byte", f"{before:.2f} → {after:.2f}"), ("less than untrained", f"{1 - after / before:.0%}"))
+
+
+def _curves(metrics: list[dict[str, float]]) -> tuple[Curve, ...]:
+    found = []
+    for label, key in (("training", "train/loss_nats_per_token"), ("held out", "held_out/nats_per_token")):
+        lines = [line for line in metrics if key in line]
+        steps, values = tuple(int(line["step"]) for line in lines), tuple(line[key] for line in lines)
+        found.append(Curve(label=label, steps=steps, values=values))
+    return tuple(found)
