@@ -84,7 +84,8 @@ SEGMENTS = {
 @pytest.mark.parametrize("kind", SEGMENTS)
 def test_attention_equals_that_by_hand(kind, kv_heads, causal, attention_by_hand):
     segments = torch.tensor(SEGMENTS[kind])
-    query, key, value = states(4, 9, batch=2), states(kv_heads, 9, batch=2, seed=1), states(kv_heads, 9, batch=2, seed=2)
+    query = states(4, 9, batch=2)
+    key, value = (states(kv_heads, 9, batch=2, seed=seed) for seed in (1, 2))
     mixed = attend(query, key, value, attention_layout(segments, causal=causal))
     expected = attention_by_hand(query.double(), key.double(), value.double(), segments, causal=causal)
     torch.testing.assert_close(mixed.double(), expected, atol=5e-6, rtol=0)

@@ -7,9 +7,7 @@ from illada.config import from_json, to_json
 from illada.model.config import NAMED_SIZES, ModelConfig, named_size
 
 
-@pytest.mark.parametrize(
-    "name", ["vocab_size", "hidden_size", "layers", "heads", "kv_heads", "ffn_size", "max_length"]
-)
+@pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "layers", "heads", "kv_heads", "ffn_size", "max_length"])
 @pytest.mark.parametrize("value", [0, -3])
 def test_a_size_below_one_is_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got {value}"):

@@ -246,14 +246,15 @@ def test_another_address_is_other_noise(other):
     assert int((tokens != changed).sum()) > 25
 
 
-def test_noise_in_float64_decides_what_fp32_would_round_away():
-    # two logits near 1000, where fp32 has steps of 6e-5, made to differ by just less or more than their noise does
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_noise_in_float64_decides_what_fp32_would_round_away(temperature):
+    # two logits / T near 1000, where fp32 has steps of 6e-5, made to differ by hardly more or less than their noise
     count = 400
     uniform = Stream(0, "gumbel").uniform64(torch.zeros(count, dtype=torch.int64), 2, epoch=torch.arange(count))
     gumbel = -(-uniform.log()).log()
-    logits = torch.full((count, 2), 1000.0)
-    logits[:, 1] += (gumbel[:, 0] - gumbel[:, 1]).float()
-    exact = (logits.double() + gumbel).argmax(-1)
-    rounded = (logits + gumbel.float()).argmax(-1)
+    logits = torch.full((count, 2), 1000.0 * temperature)
+    logits[:, 1] += (temperature * (gumbel[:, 0] - gumbel[:, 1])).float()
+    exact = (logits.double() / temperature + gumbel).argmax(-1)
+    rounded = (logits / temperature + gumbel.float()).argmax(-1)
     assert int((exact != rounded).sum()) > count // 10
-    assert torch.equal(choose(logits[None], temperature=1.0)[0][0], exact)
+    assert torch.equal(choose(logits[None], temperature=temperature)[0][0], exact)

@@ -108,16 +108,17 @@ def verify_checkpoint(folder: Path) -> None:
         raise FileNotFoundError(f"{folder} is no checkpoint: it holds no manifest.json")
     try:
         content = json.loads(manifest.read_text())
-        version, files = content["format"], dict(content["files"])
-    except (ValueError, TypeError, KeyError) as error:
+        version = content["format"]
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{manifest} is damaged: use an earlier checkpoint") from error
     if version != FORMAT:
         raise ValueError(f"{folder} has checkpoint format {version}; this version of illada reads format {FORMAT}")
-    for name, expected in files.items():
+    for name, (size, digest) in files.items():
         path = folder / name
         if not path.exists():
             raise ValueError(f"checkpoint {folder} is damaged: {name} is missing; use an earlier checkpoint")
-        if path.stat().st_size != expected["bytes"] or sha256(path) != expected["sha256"]:
+        if path.stat().st_size != size or sha256(path) != digest:
             raise ValueError(f"checkpoint {folder} is damaged: {name} was altered; use an earlier checkpoint")
 
 

@@ -82,7 +82,7 @@ class Broadcast:
             sink.close()
 
 
-def read_jsonl(path: Path) -> list[dict[str, float]]:
+def read_jsonl(path: Path) -> list[dict[str, int | float]]:
     """The lines of a metrics file; a last line that a killed process left unfinished is passed over."""
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines():

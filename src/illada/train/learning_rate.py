@@ -69,12 +69,12 @@ class WarmupConstantCosine:
         """The learning rate of step 0 .. steps-1; `plateau_at` is the step at which the loss stopped falling."""
         start = round(steps * (1 - self.decay_fraction)) if self.decay_start is None else self.decay_start
         start = start if plateau_at is None else min(start, plateau_at)
-        if step < min(self.warmup_steps, start):
-            return self.peak * (step + 1) / self.warmup_steps
+        warm = self.peak * min(1.0, (step + 1) / max(1, self.warmup_steps))
         if step < start:
-            return self.peak
+            return warm
         progress = min(1.0, (step - start + 1) / max(1, steps - start))
-        return self.floor + (self.peak - self.floor) * (1 + math.cos(math.pi * progress)) / 2
+        # a short run, or an early plateau, decays before it is warm: the rate must not leap to where it never was
+        return min(warm, self.floor + (self.peak - self.floor) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -129,7 +129,8 @@ def run(
     checkpoints = list_checkpoints(folder / "checkpoints")
     if checkpoints:
         restore(state, checkpoints[-1][1], tokenizer=corpus.tokenizer)
-    stopped_by = _train(config, folder, state, corpus, console, resume_at=state.step if checkpoints else None)
+    # without a checkpoint the run begins again, and so do its metrics
+    stopped_by = _train(config, folder, state, corpus, console, resume_at=state.step if checkpoints else -1)
     newest = list_checkpoints(folder / "checkpoints")[-1][1]
     return Outcome(folder=folder, checkpoint=newest, steps=state.step, stopped_by=stopped_by)
 
@@ -208,7 +209,7 @@ def _train(
     corpus: Corpus,
     console: Console,
     *,
-    resume_at: int | None,
+    resume_at: int,
 ) -> str | None:
     mask_id = corpus.tokenizer.specials.mask
     held_out = HeldOut.from_shards(corpus.held_out, rows=config.held_out.rows, length=config.packing.length)

@@ -1,0 +1,96 @@
+import time
+
+import pytest
+import torch
+
+from illada.track.throughput import PEAK_BF16_FLOPS, Throughput, peak_flops
+
+CPU = torch.device("cpu")
+GPU = torch.device("cuda")
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock
+
+
+def on(monkeypatch: pytest.MonkeyPatch, name: str) -> torch.device:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    return GPU
+
+
+def test_speed_is_tokens_by_seconds_since_the_last_reading(clock):
+    throughput = Throughput(flops_per_token=1.0, device=CPU)
+    clock.now += 4
+    assert throughput.read(1000) == {"train/tokens_per_second": 250.0}
+    clock.now += 2
+    assert throughput.read(1100) == {"train/tokens_per_second": 50.0}
+
+
+def test_a_pause_that_was_not_training_does_not_count(clock):
+    throughput = Throughput(flops_per_token=1.0, device=CPU)
+    clock.now += 1
+    throughput.read(1000)
+    clock.now += 60  # validation
+    throughput.restart(1000)
+    clock.now += 2
+    assert throughput.read(1600) == {"train/tokens_per_second": 300.0}
+
+
+def test_a_resumed_run_starts_from_its_tokens(clock):
+    throughput = Throughput(flops_per_token=1.0, device=CPU)
+    throughput.restart(10**9)
+    clock.now += 10
+    assert throughput.read(10**9 + 500)[Throughput.SPEED] == 50.0
+
+
+def test_two_readings_at_once_do_not_divide_by_zero(clock):
+    throughput = Throughput(flops_per_token=1.0, device=CPU)
+    assert throughput.read(0)[Throughput.SPEED] == 0.0
+    assert throughput.read(5)[Throughput.SPEED] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA L40S", 362e12),
+        ("NVIDIA B200", 2250e12),
+        ("NVIDIA GeForce GTX 1080", None),
+    ],
+)
+def test_the_peak_goes_by_the_name_of_the_device(monkeypatch, name, peak):
+    assert peak_flops(on(monkeypatch, name)) == peak
+
+
+def test_a_cpu_has_no_known_peak():
+    assert peak_flops(CPU) is None
+    assert all(value > 1e14 for value in PEAK_BF16_FLOPS.values())
+
+
+def test_mfu_is_the_fraction_of_the_peak(clock, monkeypatch):
+    throughput = Throughput(flops_per_token=3e9, device=on(monkeypatch, "NVIDIA H200"))
+    clock.now += 2
+    metrics = throughput.read(200_000)
+    assert metrics["train/tokens_per_second"] == 1e5
+    assert metrics["train/mfu"] == pytest.approx(1e5 * 3e9 / 989e12)
+
+
+def test_mfu_is_left_out_where_the_peak_is_not_known(clock, monkeypatch):
+    throughput = Throughput(flops_per_token=3e9, device=on(monkeypatch, "NVIDIA GeForce GTX 1080"))
+    clock.now += 2
+    assert set(throughput.read(100)) == {Throughput.SPEED}
