@@ -207,6 +207,16 @@ def test_the_fingerprint_does_not_change_from_version_to_version():
     assert fingerprint(Inner()) == "f11480fdcdb9f51d910a894e99ab434a45e39c513cf346f84480233e2cffc81b"
 
 
+def test_the_order_of_the_fields_in_the_code_does_not_matter():
+    @dataclass(frozen=True, kw_only=True)
+    class Backwards:
+        name: str = "inner"
+        count: int = 1
+
+    assert list(to_dict(Backwards())) != list(to_dict(Inner()))
+    assert fingerprint(Backwards()) == fingerprint(Inner())
+
+
 def test_the_order_of_keys_in_a_file_does_not_matter():
     backwards = json.dumps(dict(reversed(to_dict(EXAMPLE).items())))
     assert fingerprint(from_json(Outer, backwards)) == fingerprint(EXAMPLE)

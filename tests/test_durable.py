@@ -70,7 +70,7 @@ def test_a_folder_that_appears_meanwhile_is_not_overwritten(tmp_path):
             target.mkdir()
             (target / "a.txt").write_text("theirs")
 
-    with pytest.raises(OSError, match="step"):
+    with pytest.raises(FileExistsError, match="step exists already"):
         race()
     assert names(tmp_path) == {"step"}
     assert (target / "a.txt").read_text() == "theirs"
@@ -133,6 +133,16 @@ def test_a_partial_folder_of_this_process_number_does_not_block(tmp_path):
         (folder / "whole.txt").write_text("whole")
     assert names(tmp_path) == {"step"}
     assert names(tmp_path / "step") == {"whole.txt"}
+
+
+def test_what_another_machine_or_a_user_left_stays(tmp_path):
+    """Whether a process of another machine lives cannot be known from here."""
+    kept = {".step.partial-elsewhere-1", f".step.partial-{socket.gethostname()}-old", ".step.partial-", ".stepladder"}
+    for name in kept:
+        (tmp_path / name).mkdir()
+    with atomic_folder(tmp_path / "step"):
+        pass
+    assert names(tmp_path) == {"step", *kept}
 
 
 # --- files --------------------------------------------------------------------------------------------------------

@@ -383,3 +383,17 @@ def test_a_device_that_is_not_there_is_refused(tmp_path, language_model, device)
     folder = save(tmp_path / "model", language_model)
     with pytest.raises(ValueError, match=f"device '{device}' cannot be used"):
         load(folder, device=device)
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(language_model, tokenizer):
+    small = Transformer(replace(language_model.transformer.config, vocab_size=tokenizer.vocab_size - 1))
+    with pytest.raises(ValueError, match="do not belong together"):
+        LanguageModel(transformer=small, tokenizer=tokenizer)
+
+
+def test_rows_of_the_model_beyond_the_vocabulary_are_never_chosen(tokenizer):
+    config = replace(new_transformer(tokenizer).config, vocab_size=tokenizer.vocab_size + 50)
+    torch.manual_seed(0)
+    model = LanguageModel(transformer=Transformer(config), tokenizer=tokenizer)
+    completion = model.generate("a", length=24, temperature=3.0)
+    assert max(completion.tokens, default=0) < tokenizer.vocab_size

@@ -29,6 +29,14 @@ class LanguageModel:
     transformer: Transformer
     tokenizer: Tokenizer
 
+    def __post_init__(self) -> None:
+        """Refuse a vocabulary that the model has no rows for."""
+        have, need = self.transformer.config.vocab_size, self.tokenizer.vocab_size
+        if have < need:
+            raise ValueError(
+                f"the tokenizer has {need} entries, but the model only {have}: they do not belong together"
+            )
+
     @overload
     def generate(
         self,
@@ -111,6 +119,9 @@ class LanguageModel:
     def _complete(
         self, canvases: list[Canvas], params: SamplingParams, on_step: OnStep | None, *, stop_at_end: bool
     ) -> list[Completion]:
+        # rows that the model has beyond the vocabulary stand for no text
+        spare = range(self.tokenizer.vocab_size, self.transformer.config.vocab_size)
+        params = replace(params, suppress=(*params.suppress, *spare))
         completions = []
         for start in range(0, len(canvases), BATCH_SIZE):
             batch = canvases[start : start + BATCH_SIZE]

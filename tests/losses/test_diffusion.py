@@ -63,15 +63,20 @@ def test_value_and_gradients_equal_those_of_torch(rows, chunk_logits):
         assert_close(ours, expected)
 
 
-@given(rows=st.integers(1, 12), chunk=st.integers(1, 500), seed=st.integers(0, 50), scale=st.floats(0, 20))
+@given(
+    rows=st.integers(1, 12),
+    chunk=st.integers(1, 500),
+    seed=st.integers(0, 50),
+    scale=st.sampled_from([0, 1e-3, 0.3, 5]),
+)
 @settings(max_examples=20, deadline=None)
 def test_any_chunks_and_scales(rows, chunk, seed, scale):
     case = Case(rows, seed=seed, scale=scale)
     total, _ = case.ours(chunk_logits=chunk)
     expected, _ = case.naive()
-    assert_close(total, expected, relative=2e-5)
+    assert_close(total, expected)
     for ours, wanted in zip(case.gradients(total), case.gradients(expected), strict=True):
-        assert_close(ours, wanted, relative=2e-5)
+        assert_close(ours, wanted)
 
 
 def test_the_gradient_is_the_slope_of_the_value():

@@ -5,7 +5,6 @@ another shape runs through agree to the last bit of the fp32 logits, and a tie i
 """
 
 import math
-from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from itertools import product
@@ -77,9 +76,9 @@ def blind(model):
     return model
 
 
-def lover_of(token, *, kind=Transformer):
-    """One coordinate of the residual stream is the same everywhere, and the head gives `token` 50 times its value."""
-    model = new_model(tied=False, kind=kind)
+def lover_of(token):
+    """One coordinate of the residual stream is positive everywhere, and the head gives `token` 50 times its value."""
+    model = new_model(tied=False)
     with torch.no_grad():
         model.embedding.weight[:, 0] = 3.0
         model.blocks[0].attention.o_proj.weight[0] = 0.0
@@ -203,7 +202,7 @@ def test_fill_equals_the_naive_sampler(length, block_length):
 @pytest.mark.parametrize("suppress", [(), (0, 1, 5, 20)])
 @pytest.mark.parametrize("kind", ["zero", "twins", "blind"])
 def test_fill_equals_the_naive_sampler_where_everything_ties(kind, suppress, guidance, tied):
-    for block_length, steps in [(1, 7), (3, 4), (7, 3), (40, 7)]:
+    for block_length, steps in [(1, 7), (3, 4), (40, 3)]:
         params = SamplingParams(length=7, block_length=block_length, steps=steps, guidance=guidance, suppress=suppress)
         assert_equals_naive(shared_model(kind, tied), behind(PROMPT, 7), params)
 
@@ -260,33 +259,18 @@ UNEQUAL = [
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.5])
-@pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (0.8, 1.0), (0.8, 0.9)])
+@pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (0.8, 0.9)])
 @pytest.mark.parametrize("unmasking", ["low_confidence", "random"])
 def test_unequal_rows_in_one_batch_equal_each_alone(unmasking, temperature, top_p, guidance):
     model = shared_model("random", False)
     for block_length, steps in [(4, None), (5, 3)]:
-        params = SamplingParams(
-            block_length=block_length,
-            steps=steps,
-            temperature=temperature,
-            top_p=top_p,
-            guidance=guidance,
-            unmasking=unmasking,
-        )
+        shape = {"block_length": block_length, "steps": steps, "unmasking": unmasking}
+        params = SamplingParams(temperature=temperature, top_p=top_p, guidance=guidance, **shape)
         canvases = [Canvas(tokens=tokens, seed=10 * row) for row, tokens in enumerate(UNEQUAL)]
         together = [plain(filled) for filled in fill(model, canvases, params, mask_id=MASK)]
         assert together == [fill_one(model, canvas.tokens, params, seed=canvas.seed) for canvas in canvases]
         if temperature == 0 and unmasking == "low_confidence":
             assert together == [naive_fill(model, tokens, params) for tokens in UNEQUAL]
-
-
-def test_a_batch_in_another_order_gives_the_same_rows():
-    params = SamplingParams(block_length=4, temperature=0.8)
-    canvases = [Canvas(tokens=tokens, seed=row) for row, tokens in enumerate(UNEQUAL)]
-    model = shared_model("random", True)
-    forth = fill(model, canvases, params, mask_id=MASK)
-    back = fill(model, canvases[::-1], params, mask_id=MASK)
-    assert back[::-1] == forth
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32, 2**62 + 5, 2**63 - 1])
@@ -340,30 +324,11 @@ def test_suppressed_tokens_are_in_no_output():
 # canvases
 
 
-def test_the_holes_of_a_canvas_are_its_positions_without_a_token():
-    assert Canvas(tokens=(None, 4, 0, None)).holes == [0, 3]
-
-
 @pytest.mark.parametrize("tokens", [(1, 2, 3), (1,)])
 def test_a_canvas_without_holes_returns_itself_without_a_forward(tokens):
     model = new_model(kind=Counting)
     assert fill_one(model, tokens, SamplingParams()) == (tokens, (0,) * len(tokens), 0)
     assert model.forwards == []
-
-
-def test_given_tokens_stay_and_every_hole_is_filled():
-    filled = fill(
-        shared_model("random", True), [Canvas(tokens=tokens) for tokens in UNEQUAL], SamplingParams(), mask_id=MASK
-    )
-    for tokens, row in zip(UNEQUAL, filled, strict=True):
-        assert len(row.tokens) == len(tokens)
-        for was, now, at in zip(tokens, row.tokens, row.revealed_at, strict=True):
-            assert (at == 0 and now == was) if was is not None else at > 0
-
-
-def test_the_canvas_says_how_much_is_filled_not_the_length():
-    tokens, _, forwards = fill_one(shared_model("random", True), behind((1,), 6), SamplingParams(length=3))
-    assert (len(tokens), forwards) == (7, 6)
 
 
 def test_a_given_mask_token_is_refused():
@@ -430,10 +395,3 @@ def test_only_the_positions_of_the_window_meet_the_vocabulary(guidance, times):
     fill(model, canvases, SamplingParams(block_length=4, steps=8, guidance=guidance), mask_id=MASK)
     assert model.forwards == [(2 * times, 20)] * 8
     assert model.met_vocabulary == [(2 * times, 4)] * 8
-
-
-def test_the_parameters_are_read_and_left_as_they_are():
-    params = SamplingParams(length=4, suppress=(5, 2))
-    before = replace(params)
-    fill_one(shared_model("random", True), behind((1,), 4), params)
-    assert params == before

@@ -4,25 +4,25 @@ import json
 import multiprocessing
 import os
 import random
+import shlex
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
 
-SMALL_RUN = (
-    "pretrain tiny --model.hidden-size 32 --model.layers 2 --model.heads 2 --model.kv-heads 1 --model.ffn-size 64 "
-    "--corpus.vocab-size 300 --packing.length 32 --learning-rate.warmup-steps 5 --held-out.rows 8 --held-out.samples 2 "
-    "--steps 30 --log-every 2 --validate-every 10 --checkpoint-every 5 --precision fp32 --device cpu"
-).split()
+SMALL_RUN = """
+    pretrain tiny --model.hidden-size 32 --model.layers 2 --model.heads 2 --model.kv-heads 1 --model.ffn-size 64
+    --corpus.vocab-size 300 --packing.length 32 --learning-rate.warmup-steps 5 --held-out.rows 8 --held-out.samples 2
+    --steps 30 --log-every 2 --validate-every 10 --checkpoint-every 5 --precision fp32 --device cpu
+"""
 
 # what a child of the fork server runs: the limit on file sizes makes the disk "full"
 _CHILD = """
-import os, resource, signal, sys
+import os, resource, sys
 log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(log, 1)
 os.dup2(log, 2)
 if {file_limit}:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, ({file_limit}, {file_limit}))
 {prelude}
 from illada.cli.main import main
@@ -50,7 +50,7 @@ def cache(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def small_run(small_text, cache) -> list[str]:
     """The arguments of a run of 30 steps, but for --out."""
-    return [*SMALL_RUN, "--corpus.sources", str(small_text), "--cache", str(cache)]
+    return [*shlex.split(SMALL_RUN), "--corpus.sources", str(small_text), "--cache", str(cache)]
 
 
 @pytest.fixture(scope="session")

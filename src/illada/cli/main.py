@@ -27,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    return _guarded(_dispatch, arguments)
+
+
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_usage())  # noqa: T201  # the command line is where printing belongs
         return 0 if arguments else 2
@@ -36,12 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[0] not in COMMANDS:
         return _complain(f"there is no command {arguments[0]!r}; there are: {', '.join(COMMANDS)}", code=2)
     command: Callable[[list[str]], int] = import_module(COMMANDS[arguments[0]][0]).command
-    return _guarded(command, arguments[1:])
+    return command(arguments[1:])
 
 
 def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
     try:
-        return command(arguments)
+        try:
+            return command(arguments)
+        finally:
+            # a reader that has gone, or a full disk, is noticed here and not when Python exits
+            sys.stdout.flush()
     except BrokenPipeError:
         # whoever read our output has seen enough; what Python would still flush has nowhere to go
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,7 @@
 """What commands print: text for people, JSON for programs."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,7 +20,8 @@ def print_completion(completion: Completion, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(completion)))  # noqa: T201  # for programs: no wrapping, no colours
         return
-    print(printable(completion.text))  # noqa: T201  # the text as it is, its control characters made visible
+    # the text as it is, but for control characters and what the terminal cannot write
+    print(printable(completion.text, encoding=sys.stdout.encoding or "utf-8"))  # noqa: T201
     Console(stderr=True, highlight=False).print(
         f"[dim]{len(completion.tokens)} tokens, {completion.forwards} forwards, {completion.seconds:.2f} s, "
         f"finished by {completion.finish_reason}[/dim]"

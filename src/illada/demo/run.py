@@ -8,6 +8,7 @@ from statistics import median
 import torch
 from rich.console import Console
 
+from illada.config import to_json
 from illada.data.sudoku import decode_board
 from illada.demo.live import DenoisingView, SudokuView
 from illada.demo.report import Curve, Denoising, Report, SolvedBoard, write_report
@@ -20,6 +21,7 @@ from illada.demo.sudoku import (
     unseen_puzzles,
 )
 from illada.demo.watch import text_pieces, watch
+from illada.durable import write_text
 from illada.losses.diffusion import diffusion_loss
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer, initialize
@@ -35,6 +37,10 @@ SHOWN_BOARDS = 6
 BLANKS = 9
 OVERHEAD = 1.15
 """A training step against the bare forward and backward that `step_seconds` times: optimizer, data, metrics."""
+SUDOKU_OVERHEAD = 2.0
+"""The same for the small model, where what surrounds the model weighs more."""
+MAX_SUDOKU_STEPS = 3000
+"""A fast machine is done before its minute is over."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,42 +56,60 @@ class DemoConfig:
             raise ValueError(f"both times must be positive, got {self.text_minutes} and {self.sudoku_minutes} minutes")
 
 
-def run_demo(config: DemoConfig, folder: Path, *, cache: Path, console: Console) -> Path:
-    """Train, measure, write, fill in, solve, report; returns the report's path.
+@dataclass(frozen=True, kw_only=True)
+class DemoResult:
+    """What the demo measured; kept as `demo.json` beside the report."""
+
+    bits_per_byte_untrained: float
+    bits_per_byte: float
+    steps: int
+    tokens: int
+    sudoku_solved: int
+    sudoku_boards: int
+    sudoku_blanks: int
+    minutes: float
+
+    @property
+    def fall(self) -> float:
+        """By which fraction the held-out bits per byte fell."""
+        return 1 - self.bits_per_byte / self.bits_per_byte_untrained
+
+
+def run_demo(config: DemoConfig, folder: Path, *, cache: Path, console: Console) -> DemoResult:
+    """Train, measure, write, fill in, solve; leaves `report.html` and `demo.json` in the run folder.
 
     Raises:
         FileExistsError: `folder` holds a run already.
     """
     began = time.monotonic()
     console.rule("pre-training on the source code of Python's standard library")
-    train_config = text_config(config)
-    outcome = run(train_config, folder, cache=cache, console=console)
+    outcome = run(text_config(config), folder, cache=cache, console=console)
     metrics = read_jsonl(folder / "metrics.jsonl")
-    _print_bound(metrics, console)
-
+    bits = [line["held_out/bits_per_byte"] for line in metrics if "held_out/bits_per_byte" in line]
+    console.print(
+        f"held-out text: {bits[0]:.3f} bits per byte untrained, {bits[-1]:.3f} now: {1 - bits[-1] / bits[0]:.0%} less",
+        highlight=False,
+    )
     console.rule("writing: masks turn into text, the surest first")
     model = load(outcome.checkpoint)
     denoisings = [_generate(model, console), _infill(model, console)]
 
     console.rule("solving 4x4 sudoku, trained on other boards")
-    boards, solved, total = _sudoku(config, console)
-
-    report = Report(
-        title="illada demo",
-        facts=(
-            *_bound_facts(metrics),
-            ("tokens trained on", f"{metrics[-2]['train/tokens']:,.0f}"),
-            ("sudoku, unseen boards", f"{solved} of {total} correct"),
-            ("minutes in all", f"{(time.monotonic() - began) / 60:.1f}"),
-        ),
-        curves=_curves(metrics),
-        denoisings=tuple(denoisings),
-        boards=tuple(boards),
+    boards = _sudoku(config, console)
+    result = DemoResult(
+        bits_per_byte_untrained=bits[0],
+        bits_per_byte=bits[-1],
+        steps=outcome.steps,
+        tokens=int(max(line.get("train/tokens", 0) for line in metrics)),
+        sudoku_solved=sum(board.correct for board in boards),
+        sudoku_boards=len(boards),
+        sudoku_blanks=BLANKS,
+        minutes=(time.monotonic() - began) / 60,
     )
-    path = folder / "report.html"
-    write_report(report, path)
-    console.print(f"report: {path}", markup=False, highlight=False, soft_wrap=True)
-    return path
+    write_text(folder / "demo.json", to_json(result))
+    write_report(_report(result, metrics, denoisings, boards[:SHOWN_BOARDS]), folder / "report.html")
+    console.print(f"report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+    return result
 
 
 def text_config(config: DemoConfig) -> PretrainConfig:
@@ -150,12 +174,12 @@ def _denoising(title: str, model: LanguageModel, completion: Completion, *, befo
     return Denoising(title=title, pieces=tuple(pieces), revealed_at=tuple(order))
 
 
-def _sudoku(config: DemoConfig, console: Console) -> tuple[list[SolvedBoard], int, int]:
-    """Train a solver, let it solve some unseen boards before the user's eyes, then count over all of them."""
+def _sudoku(config: DemoConfig, console: Console) -> list[SolvedBoard]:
+    """Train a solver, let it solve some unseen boards before the user's eyes, then all of them."""
     sudoku = SudokuConfig()
-    seconds = 2 * step_seconds(MODEL, rows=sudoku.batch_size, length=MODEL.max_length)
+    seconds = SUDOKU_OVERHEAD * step_seconds(MODEL, rows=sudoku.batch_size, length=MODEL.max_length)
     steps = round(60 * config.sudoku_minutes / seconds)
-    sudoku = replace(sudoku, steps=max(50, steps), max_minutes=1.25 * config.sudoku_minutes)
+    sudoku = replace(sudoku, steps=max(50, min(steps, MAX_SUDOKU_STEPS)), max_minutes=1.25 * config.sudoku_minutes)
     solver = train_solver(sudoku, console)
     puzzle, solution = unseen_puzzles(sudoku, blanks=BLANKS)
     shown = puzzle[:SHOWN_BOARDS]
@@ -171,28 +195,28 @@ def _sudoku(config: DemoConfig, console: Console) -> tuple[list[SolvedBoard], in
     boards = solved_boards(puzzle, board, revealed_at, solution)
     solved = sum(board.correct for board in boards)
     console.print(f"{solved} of {len(boards)} boards that it never trained on are solved, {BLANKS} blanks each")
-    return boards[:SHOWN_BOARDS], solved, len(boards)
+    return boards
 
 
-def _bound(metrics: list[dict[str, float]]) -> tuple[float, float]:
-    bits = [line["held_out/bits_per_byte"] for line in metrics if "held_out/bits_per_byte" in line]
-    return bits[0], bits[-1]
-
-
-def _print_bound(metrics: list[dict[str, float]], console: Console) -> None:
-    before, after = _bound(metrics)
-    console.print(
-        f"held-out text: {before:.3f} bits per byte untrained, {after:.3f} now: {1 - after / before:.0%} less",
-        highlight=False,
+def _report(
+    result: DemoResult, metrics: list[dict[str, int | float]], denoisings: list[Denoising], boards: list[SolvedBoard]
+) -> Report:
+    return Report(
+        title="illada demo",
+        facts=(
+            ("held-out bits/byte", f"{result.bits_per_byte_untrained:.2f} → {result.bits_per_byte:.2f}"),
+            ("less than untrained", f"{result.fall:.0%}"),
+            ("tokens trained on", f"{result.tokens:,}"),
+            ("sudoku, unseen boards", f"{result.sudoku_solved} of {result.sudoku_boards} correct"),
+            ("minutes in all", f"{result.minutes:.1f}"),
+        ),
+        curves=_curves(metrics),
+        denoisings=tuple(denoisings),
+        boards=tuple(boards),
     )
 
 
-def _bound_facts(metrics: list[dict[str, float]]) -> tuple[tuple[str, str], ...]:
-    before, after = _bound(metrics)
-    return (("held-out bits/byte", f"{before:.2f} → {after:.2f}"), ("less than untrained", f"{1 - after / before:.0%}"))
-
-
-def _curves(metrics: list[dict[str, float]]) -> tuple[Curve, ...]:
+def _curves(metrics: list[dict[str, int | float]]) -> tuple[Curve, ...]:
     found = []
     for label, key in (("training", "train/loss_nats_per_token"), ("held out", "held_out/nats_per_token")):
         lines = [line for line in metrics if key in line]

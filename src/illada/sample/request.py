@@ -53,6 +53,8 @@ class SamplingParams:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"guidance must be 0 or more, got {self.guidance}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ValueError(f"seed must be a signed 64-bit integer, got {self.seed}")
         if self.unmasking not in UNMASKING:
             raise ValueError(f"unmasking must be one of {', '.join(UNMASKING)}; got {self.unmasking!r}")
 

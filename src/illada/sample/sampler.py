@@ -61,8 +61,12 @@ def fill(
     `params.length` is not read: the canvases say how much is to be filled; `params.steps` None means one per hole.
 
     Raises:
-        ValueError: a canvas exceeds the model's context, or holds [MASK] as a given token.
+        ValueError: a canvas exceeds the model's context or holds [MASK] as a given token, or `params.suppress` names
+            an id that there is not, or leaves none to choose.
     """
+    if not canvases:
+        return []
+    _check(model, canvases, params, mask_id=mask_id)
     state = _State.build(canvases, params, mask_id=mask_id, device=model.embedding.weight.device)
     suppress = torch.tensor(sorted({mask_id, *params.suppress}), device=state.tokens.device)
     for number in range(state.steps):
@@ -83,7 +87,7 @@ class _State:
     given: Tensor
     """[rows, length], True where the caller gave a token: what guidance hides."""
     hole_positions: Tensor
-    """[rows, holes], padded with the row's last hole."""
+    """[rows, holes], padded with 0."""
     masked: Tensor
     """[rows, holes], True where the hole is still open."""
     revealed_at: Tensor
@@ -105,9 +109,6 @@ class _State:
     def build(
         cls, canvases: Sequence[Canvas], params: SamplingParams, *, mask_id: int, device: torch.device
     ) -> "_State":
-        for canvas in canvases:
-            if mask_id in canvas.tokens:
-                raise ValueError(f"a given token has the id of [MASK], {mask_id}: mark a hole with None instead")
         longest = max(len(canvas.tokens) for canvas in canvases)
         holes = [canvas.holes for canvas in canvases]
         plans = [_plan(len(row), params) for row in holes]
@@ -197,6 +198,19 @@ def _position_noise(seeds: Tensor, number: int, hole: Tensor) -> Tensor:
     """One number in [0, 1) per position of the window, addressed by (seed, step, hole)."""
     index = seeds[:, None].expand_as(hole)
     return _ORDER.uniform(index, 1, epoch=number * (1 << 16) + hole).squeeze(-1)
+
+
+def _check(model: Transformer, canvases: Sequence[Canvas], params: SamplingParams, *, mask_id: int) -> None:
+    vocabulary, limit = model.config.vocab_size, model.config.max_length
+    for canvas in canvases:
+        if mask_id in canvas.tokens:
+            raise ValueError(f"a given token has the id of [MASK], {mask_id}: mark a hole with None instead")
+        if len(canvas.tokens) > limit:
+            raise ValueError(f"a canvas of {len(canvas.tokens)} tokens exceeds the model's context of {limit}")
+    if unknown := [token for token in params.suppress if not 0 <= token < vocabulary]:
+        raise ValueError(f"cannot suppress token {unknown[0]}: the model's ids run from 0 to {vocabulary - 1}")
+    if len({mask_id, *params.suppress}) == vocabulary:
+        raise ValueError(f"all {vocabulary} tokens are suppressed: leave one to choose")
 
 
 def _plan(holes: int, params: SamplingParams) -> list[PlannedStep]:

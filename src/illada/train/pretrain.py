@@ -60,6 +60,12 @@ class HeldOutConfig:
     samples: int = 4
     """Masks per row."""
 
+    def __post_init__(self) -> None:
+        """Refuse a measurement of nothing."""
+        for name in ("rows", "samples"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} of the held-out text must be at least 1, got {value}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
@@ -124,8 +130,9 @@ def run(
     device = choose_device(config.device)
     corpus = prepare(config.corpus, cache, report=lambda text: console.print(text, markup=False, highlight=False))
     config = replace(config, model=replace(config.model, vocab_size=corpus.tokenizer.vocab_size))
-    _check_or_write_config(config, folder, resume=resume)
+    # first what may be refused: a folder that is there holds a run that has begun
     state = _build_state(config, corpus, device)
+    _check_or_write_config(config, folder, resume=resume)
     checkpoints = list_checkpoints(folder / "checkpoints")
     if checkpoints:
         restore(state, checkpoints[-1][1], tokenizer=corpus.tokenizer)

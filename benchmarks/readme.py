@@ -1,0 +1,71 @@
+"""Writes the README's table of results from the files in benchmarks/results: no figure is typed by hand.
+
+python benchmarks/readme.py            rewrite the table
+python benchmarks/readme.py --check    exit with 1 if it is not what the files say
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+BEGIN = "<!-- results: written by benchmarks/readme.py from benchmarks/results/ -->\n"
+END = "<!-- end of results -->"
+
+
+def main(arguments: list[str]) -> int:
+    text = README.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    wanted = f"{before}{BEGIN}{table()}{END}{after}"
+    if arguments == ["--check"]:
+        return int(text != wanted)
+    README.write_text(wanted, encoding="utf-8")
+    return 0
+
+
+def table() -> str:
+    """The table in Markdown."""
+    lines = ["| what | measured | with |", "|---|---|---|"]
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text())
+        command = f"`python benchmarks/{result['subject']}.py`"
+        lines += [f"| {what} | {value} | {command} |" for what, value in ROWS[result["subject"]](result)]
+    return "\n".join(lines) + f"\n\n{machine()}\n"
+
+
+def machine() -> str:
+    """On what the results were measured."""
+    results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    machines = sorted({f"{r['device']}, {r['threads']} threads, torch {r['torch']}" for r in results})
+    return f"Measured on {'; '.join(machines)}. Your figures will differ; the ratios should not by much."
+
+
+def demo_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    measured = result["measured"]
+    before, after = measured["bits_per_byte_untrained"], measured["bits_per_byte"]
+    return [
+        (
+            f"demo: held-out bits per byte after {measured['tokens']:,} tokens",
+            f"{before:.2f} → {after:.2f} ({result['fall']:.0%} less)",
+        ),
+        (
+            "demo: 4x4 sudoku boards solved that it never trained on",
+            f"{measured['sudoku_solved']} of {measured['sudoku_boards']}",
+        ),
+        ("demo: from the command to the report", f"{result['wall_minutes']:.1f} minutes"),
+    ]
+
+
+def train_step_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    raise NotImplementedError
+
+
+ROWS = {"demo": demo_rows, "train_step": train_step_rows}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
