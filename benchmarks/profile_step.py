@@ -101,7 +101,7 @@ def shares(operators: list[dict[str, Any]]) -> dict[str, float]:
     return dict(sorted(sums.items(), key=lambda item: -item[1]))
 
 
-def card(operators: list[dict[str, Any]], groups: dict[str, float]) -> Table:
+def result_table(operators: list[dict[str, Any]], groups: dict[str, float]) -> Table:
     """The groups, then the operators."""
     table = Table("", "group", "calls / step", "ms / step", "share")
     total = sum(operator["milliseconds"] for operator in operators)
@@ -129,7 +129,7 @@ def main(options: Options) -> None:
         "operators": operators[: options.top],
     }
     title = f"A training step at vocabulary {settings.vocabularies[0]:,}, {settings.dtype}, {result['device']}"
-    print_card(title, card(operators[: options.top], groups))
+    print_card(title, result_table(operators[: options.top], groups))
     publish(result, options.out)
 
 

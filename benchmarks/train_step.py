@@ -356,7 +356,7 @@ def _parts(memory: dict[str, int] | None, plain: dict[str, int] | None) -> dict[
     return {key.removesuffix("_bytes"): memory[key] / max(1, plain[key]) for key in memory}
 
 
-def card(records: list[dict[str, Any]]) -> Table:
+def result_table(records: list[dict[str, Any]]) -> Table:
     """One line per vocabulary and contender."""
     table = Table("vocabulary", "contender", "logits at a time", "tokens/s", "times as fast [quartiles]")
     for column in ("step MiB", "part", "process MiB", "part"):
@@ -386,7 +386,7 @@ def main(settings: Settings) -> None:
     result = describe_run("train_step", choose_device(settings.device), asdict(settings))
     result["records"] = [measure_vocabulary(vocab_size, settings) for vocab_size in settings.vocabularies]
     kind = f"{settings.rows} x {settings.length} tokens{', split rows' if settings.split else ''}, {settings.dtype}"
-    print_card(f"One training step, {kind}, {result['device']}", card(result["records"]), NOTE)
+    print_card(f"One training step, {kind}, {result['device']}", result_table(result["records"]), NOTE)
     publish(result, settings.out)
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from illada.data.sudoku import SOLUTION_COUNT, completions, is_valid, split_solutions
 from illada.demo.sudoku import MODEL, SudokuConfig, solve, solved_boards, train_solver, unseen_puzzles
 from illada.model.accounting import count_parameters
+from illada.model.transformer import Transformer, initialize
 
 CONFIG = SudokuConfig(steps=100, batch_size=16, held_out=20, peak=4e-3)
 
@@ -86,6 +87,15 @@ def test_blanks_are_filled_and_givens_kept(solver, blanks):
     # one blank per forward
     expected = list(range(1, blanks + 1))
     assert [sorted(row[row > 0].tolist()) for row in revealed_at] == [expected] * 20
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_model_that_knows_nothing_writes_digits_too(seed):
+    model = Transformer(MODEL)
+    initialize(model, seed=seed)  # left to itself it would write the special tokens as often
+    puzzle, _ = unseen_puzzles(CONFIG, blanks=12)
+    board, _ = solve(model.eval(), puzzle)
+    assert bool(((board >= 1) & (board <= 4)).all())
 
 
 def test_a_full_board_comes_back_as_it_is(solver):

@@ -141,7 +141,7 @@ def test_with_an_average_that_is_what_is_measured_and_saved(config, cache, tmp_p
     for name, parameter in start.named_parameters():
         # six steps move the average by hardly anything, and the weights by much
         torch.testing.assert_close(saved.weights[name], parameter.detach(), rtol=0, atol=1e-4)
-    live = saved.optimizer["average/embedding.weight"]
+    live = saved.optimizer["live/embedding.weight"]
     assert float((live - saved.weights["embedding.weight"]).abs().max()) > 1e-3
     bounds = [line["held_out/nats_per_token"] for line in readings(outcome.folder) if "held_out/nats_per_token" in line]
     assert bounds[-1] == pytest.approx(bounds[0], abs=1e-2)
@@ -212,6 +212,11 @@ def test_a_measurement_of_nothing_is_refused(name):
 
 
 @pytest.fixture
+def corpus(config, cache):
+    return prepare(config.corpus, cache)
+
+
+@pytest.fixture
 def state():
     model = Transformer(replace(MODEL, vocab_size=300))
     return TrainState(
@@ -221,34 +226,40 @@ def state():
     )
 
 
-def test_a_checkpoint_puts_everything_back(finished, state):
+def test_a_checkpoint_puts_everything_back(finished, state, corpus):
     saved = load_checkpoint(finished[0].checkpoint, with_optimizer=True)
-    restore(state, finished[0].checkpoint, tokenizer=saved.tokenizer)
-    assert (state.step, state.tokens, state.plain()) == (20, 20 * 8 * 32, saved.state)
+    restore(state, finished[0].checkpoint, corpus=corpus)
+    assert (state.step, state.tokens) == (20, 20 * 8 * 32)
+    assert state.plain() == {key: value for key, value in saved.state.items() if key != "corpus"}
     assert all(torch.equal(state.model.get_parameter(name), tensor) for name, tensor in saved.weights.items())
     assert float(state.optimizer.state[state.model.norm.weight]["step"]) == 20
 
 
-def test_a_checkpoint_of_another_tokenizer_is_refused(finished, state):
-    other = Tokenizer.train(["quite another text " * 50], 270)
+def test_a_checkpoint_of_another_tokenizer_is_refused(finished, state, corpus):
+    other = replace(corpus, tokenizer=Tokenizer.train(["quite another text " * 50], 270))
     with pytest.raises(ValueError, match=r"step_00000020 was trained with another tokenizer"):
-        restore(state, finished[0].checkpoint, tokenizer=other)
+        restore(state, finished[0].checkpoint, corpus=other)
 
 
-def test_weights_alone_can_not_be_resumed(finished, state, tmp_path):
+def test_a_checkpoint_of_another_corpus_is_refused(finished, state, corpus):
+    other = replace(corpus, train=[(corpus.held_out, 1.0)])
+    with pytest.raises(ValueError, match="was trained on another corpus: the sources have changed"):
+        restore(state, finished[0].checkpoint, corpus=other)
+
+
+def test_weights_alone_can_not_be_resumed(finished, state, corpus, tmp_path):
     saved = load_checkpoint(finished[0].checkpoint)
     save_checkpoint(
         tmp_path / "exported", model_config=saved.model_config, weights=saved.weights, tokenizer=saved.tokenizer
     )
     with pytest.raises(ValueError, match="holds weights but no training state: it can be loaded, not resumed"):
-        restore(state, tmp_path / "exported", tokenizer=saved.tokenizer)
+        restore(state, tmp_path / "exported", corpus=corpus)
 
 
-def test_a_run_without_an_average_does_not_become_one_with_it(finished, state):
-    saved = load_checkpoint(finished[0].checkpoint)
+def test_a_run_without_an_average_does_not_become_one_with_it(finished, state, corpus):
     state.average = WeightAverage(state.model, decay=0.9)
     with pytest.raises(ValueError, match=r"does not fit the model: embedding\.weight is missing"):
-        restore(state, finished[0].checkpoint, tokenizer=saved.tokenizer)
+        restore(state, finished[0].checkpoint, corpus=corpus)
 
 
 # --- a full disk --------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Flags from dataclasses, through tyro."""
 
+import contextlib
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +13,24 @@ T = TypeVar("T")
 
 
 def parse(what: type[T], arguments: Sequence[str], *, command: str, default: T | None = None) -> T:
-    """Read `arguments` into a dataclass; an unknown flag prints one message and exits with code 2.
+    """Read `arguments` into a dataclass.
 
     A field that may be one of several dataclasses takes the flags of the one that is its default.
+
+    Raises:
+        ValueError: an unknown or missing flag, or a value out of its range, in one line.
     """
     program, config = f"illada {command}", (tyro.conf.AvoidSubcommands,)
-    if default is None:
-        return tyro.cli(what, args=list(arguments), prog=program, config=config)
-    return tyro.cli(what, args=list(arguments), prog=program, default=default, config=config)
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            if default is None:
+                return tyro.cli(what, args=list(arguments), prog=program, config=config)
+            return tyro.cli(what, args=list(arguments), prog=program, default=default, config=config)
+    except SystemExit as leaving:
+        if leaving.code in (0, None):  # --help
+            raise
+        raise ValueError(f"{_first_paragraph(complaint.getvalue())}; {program} --help lists the flags") from None
 
 
 def default_cache() -> Path:
@@ -26,3 +38,11 @@ def default_cache() -> Path:
     if chosen := os.environ.get("ILLADA_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "illada"
+
+
+def _first_paragraph(box: str) -> str:
+    """What tyro's framed message says first, as one line: up to the rule that parts it from its advice."""
+    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()]
+    inside = [line for line in lines[1:] if line]
+    rule = next((number for number, line in enumerate(inside) if set(line) == {"─"}), len(inside))
+    return " ".join(inside[:rule]).removesuffix(".")

@@ -33,6 +33,8 @@ from illada.train.pretrain import HeldOutConfig, PretrainConfig, run
 
 PROMPT = "def read(self, path):\n"
 GAP = ("    for name in ", ":\n        print(name)\n")
+VOCABULARY = 272
+"""The bytes, the specials and a dozen merges: minutes of training are too few to learn thousands of tokens."""
 SHOWN_BOARDS = 6
 BLANKS = 9
 OVERHEAD = 1.15
@@ -115,11 +117,16 @@ def run_demo(config: DemoConfig, folder: Path, *, cache: Path, console: Console)
 def text_config(config: DemoConfig) -> PretrainConfig:
     """The recipe `tiny` with as many steps as this machine takes in the time given."""
     recipe = tiny()
+    recipe = replace(
+        recipe,
+        model=replace(recipe.model, vocab_size=VOCABULARY),
+        corpus=replace(recipe.corpus, vocab_size=VOCABULARY),
+        held_out=HeldOutConfig(rows=48, samples=2),
+    )
     seconds = OVERHEAD * step_seconds(recipe.model, rows=recipe.loop.batch_size, length=recipe.packing.length)
     steps = max(40, round(60 * config.text_minutes / seconds))
     return replace(
         recipe,
-        held_out=HeldOutConfig(rows=48, samples=2),
         loop=replace(
             recipe.loop,
             steps=steps,
@@ -154,7 +161,7 @@ def step_seconds(config: ModelConfig, *, rows: int, length: int) -> float:
 
 
 def _generate(model: LanguageModel, console: Console) -> Denoising:
-    params = SamplingParams(length=64, block_length=32, temperature=0.5, top_p=0.9, seed=1)
+    params = SamplingParams(length=160, block_length=32, temperature=0.5, top_p=0.9, seed=1)
     with DenoisingView(console, title="generate") as view:
         completion = model.generate(PROMPT, params, on_step=watch(view, model.tokenizer))
     return _denoising("generated after a prompt", model, completion, before=PROMPT)
@@ -163,7 +170,7 @@ def _generate(model: LanguageModel, console: Console) -> Denoising:
 def _infill(model: LanguageModel, console: Console) -> Denoising:
     before, after = GAP
     with DenoisingView(console, title="infill") as view:
-        completion = model.infill(before, after, SamplingParams(length=6), on_step=watch(view, model.tokenizer))
+        completion = model.infill(before, after, SamplingParams(length=12), on_step=watch(view, model.tokenizer))
     return _denoising("filled in between two texts", model, completion, before=before, after=after)
 
 

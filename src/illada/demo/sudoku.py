@@ -47,7 +47,7 @@ MODEL = ModelConfig(
     max_length=1 + CELLS,
     # 17 positions: a small base gives every pair of coordinates an angle that tells them apart
     rope_theta=10.0,
-    init_std=0.1,
+    init_std=0.05,
 )
 """0.4M parameters."""
 

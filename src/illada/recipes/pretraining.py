@@ -21,7 +21,7 @@ def tiny() -> PretrainConfig:
         model=named_size("tiny"),
         corpus=CorpusConfig(vocab_size=named_size("tiny").vocab_size),
         packing=PackingConfig(length=128),
-        learning_rate=WarmupConstantCosine(peak=2e-3, floor=4e-5, warmup_steps=20, decay_fraction=0.5),
+        learning_rate=WarmupConstantCosine(peak=1.5e-3, floor=3e-5, warmup_steps=20, decay_fraction=0.4),
         loop=LoopConfig(steps=600, batch_size=8, log_every=10, validate_every=100, checkpoint_every=100),
     )
 

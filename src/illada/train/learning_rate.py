@@ -30,7 +30,7 @@ class PlateauDetector:
     """Follows the loss and notices when it stops falling; its fields are its state, plain numbers."""
 
     smoothed: float | None = None
-    best: float = math.inf
+    best: float | None = None
     stale: int = 0
     """Readings since the best."""
 
@@ -38,7 +38,7 @@ class PlateauDetector:
         """Take one reading; True when the loss has stopped falling."""
         past = loss if self.smoothed is None else self.smoothed
         self.smoothed = rule.smoothing * past + (1 - rule.smoothing) * loss
-        if self.smoothed < self.best - rule.min_improvement:
+        if self.best is None or self.smoothed < self.best - rule.min_improvement:
             self.best, self.stale = self.smoothed, 0
         else:
             self.stale += 1

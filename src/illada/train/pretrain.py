@@ -22,11 +22,10 @@ from illada.checkpoint.native import (
     retain,
     save_checkpoint,
 )
-from illada.config import from_json, to_dict, to_json
+from illada.config import fingerprint, from_json, to_dict, to_json
 from illada.data.corpus import Corpus, CorpusConfig, prepare
 from illada.data.loader import Loader
 from illada.data.packing import PackedRows, PackingConfig
-from illada.data.tokenizer import Tokenizer
 from illada.durable import write_text
 from illada.evaluate.bound import HeldOut, held_out_bound
 from illada.model.accounting import count_flops
@@ -49,7 +48,8 @@ from illada.train.optimizer import (
 
 log = logging.getLogger(__name__)
 
-_AVERAGE = "average/"
+_LIVE = "live/"
+"""Prefix of the weights that train, beside the optimizer's tensors of a run whose model is the average."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +78,8 @@ class PretrainConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     optimizer: AdamWConfig = field(default_factory=AdamWConfig)
     learning_rate: LearningRate = field(default_factory=WarmupConstantCosine)
-    # the loop's flags stand without a prefix: --steps, not --loop.steps
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
+    """Its flags stand without a prefix: --steps, not --loop.steps."""
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
     average_decay: float | None = None
     """Decay of a moving average of the weights; where given, the average is what is measured and saved as the model."""
@@ -135,33 +135,41 @@ def run(
     _check_or_write_config(config, folder, resume=resume)
     checkpoints = list_checkpoints(folder / "checkpoints")
     if checkpoints:
-        restore(state, checkpoints[-1][1], tokenizer=corpus.tokenizer)
+        restore(state, checkpoints[-1][1], corpus=corpus)
     # without a checkpoint the run begins again, and so do its metrics
     stopped_by = _train(config, folder, state, corpus, console, resume_at=state.step if checkpoints else -1)
     newest = list_checkpoints(folder / "checkpoints")[-1][1]
     return Outcome(folder=folder, checkpoint=newest, steps=state.step, stopped_by=stopped_by)
 
 
-def restore(state: TrainState, checkpoint: Path, *, tokenizer: Tokenizer) -> None:
+def restore(state: TrainState, checkpoint: Path, *, corpus: Corpus) -> None:
     """Put a run back to where `checkpoint` was saved.
 
     Raises:
-        ValueError: the checkpoint is damaged, of another shape, of another tokenizer, or holds no training state.
+        ValueError: the checkpoint is damaged, of another shape, of another tokenizer or corpus, or holds no training
+            state.
     """
     saved = load_checkpoint(checkpoint, with_optimizer=True)
-    if saved.tokenizer.fingerprint != tokenizer.fingerprint:
+    if saved.tokenizer.fingerprint != corpus.tokenizer.fingerprint:
         raise ValueError(f"{checkpoint} was trained with another tokenizer than the corpus has")
     if "step" not in saved.state:
         raise ValueError(f"{checkpoint} holds weights but no training state: it can be loaded, not resumed")
+    if saved.state["corpus"] != _identity(corpus):
+        raise ValueError(f"{checkpoint} was trained on another corpus: the sources have changed since the run began")
     weights, average = saved.weights, {}
     if state.average is not None:
         # with an average, `weights` of the checkpoint are the averaged ones: the live ones lie with the optimizer
         average = weights
-        weights = {key[len(_AVERAGE) :]: value for key, value in saved.optimizer.items() if key.startswith(_AVERAGE)}
+        weights = {key[len(_LIVE) :]: value for key, value in saved.optimizer.items() if key.startswith(_LIVE)}
         state.average.load(average)
     load_weights(state.model, weights, source=str(checkpoint))
     load_optimizer_tensors(state.model, state.optimizer, saved.optimizer)
     state.load_plain(saved.state)
+
+
+def _identity(corpus: Corpus) -> list[str]:
+    """Fingerprints of the token shards, whose manifests hold the SHA-256 of every token."""
+    return [fingerprint(shards.manifest) for shards, _ in corpus.train]
 
 
 def _check_folder(folder: Path, *, resume: bool) -> None:
@@ -229,7 +237,7 @@ def _train(
             return held_out_bound(model, held_out, mask_id=mask_id, samples=config.held_out.samples).metrics()
 
     def save() -> None:
-        _save(state, config, folder, corpus.tokenizer)
+        _save(state, config, folder, corpus)
 
     with ProgressBar(console, title="pre-training", total_steps=config.loop.steps) as progress:
         sinks: list[Sink] = [JsonlFile(folder / "metrics.jsonl", resume_at=resume_at), progress]
@@ -249,17 +257,17 @@ def _train(
             sink.close()
 
 
-def _save(state: TrainState, config: PretrainConfig, folder: Path, tokenizer: Tokenizer) -> None:
+def _save(state: TrainState, config: PretrainConfig, folder: Path, corpus: Corpus) -> None:
     live = {name: parameter.detach() for name, parameter in state.model.named_parameters()}
-    extra = {} if state.average is None else {f"{_AVERAGE}{name}": tensor for name, tensor in live.items()}
+    extra = {} if state.average is None else {f"{_LIVE}{name}": tensor for name, tensor in live.items()}
     root = folder / "checkpoints"
     save_checkpoint(
         checkpoint_path(root, state.step),
         model_config=config.model,
         weights=live if state.average is None else state.average.tensors,
-        tokenizer=tokenizer,
+        tokenizer=corpus.tokenizer,
         optimizer=optimizer_tensors(state.model, state.optimizer) | extra,
-        state=state.plain(),
+        state=state.plain() | {"corpus": _identity(corpus)},
     )
     retain(root, last=config.loop.keep_last, every=config.loop.keep_every)
 
