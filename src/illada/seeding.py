@@ -21,9 +21,6 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _FEISTEL_ROUNDS = 4
 
-GOLDEN_64 = 0x9E3779B97F4A7C15 - 2**64
-"""2⁶⁴ divided by the golden ratio, as a signed 64-bit integer: the step of the most even additive sequence."""
-
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> list[Tensor]:
     """Philox4x32-10: four words of counter (int64 tensors that broadcast) -> four random 32-bit words as int64."""

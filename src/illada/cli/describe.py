@@ -61,6 +61,7 @@ def describe(name: str, config: ModelConfig, *, length: int) -> dict[str, Any]:
             "weights_fp32": mixed.weights,
             "gradients_fp32": mixed.gradients,
             "adamw_moments_fp32": mixed.optimizer,
+            "weight_copies_bf16": mixed.casts,
             "activations_one_row": mixed.activations,
             "training_one_row": mixed.training,
         },
@@ -85,6 +86,7 @@ def _print_tables(facts: dict[str, Any]) -> None:
         ("weights_fp32", "weights in fp32, to train it"),
         ("gradients_fp32", "gradients in fp32"),
         ("adamw_moments_fp32", "AdamW moments in fp32"),
+        ("weight_copies_bf16", "weight copies in bf16"),
         ("activations_one_row", "activations of one row, bf16 autocast"),
         ("training_one_row", "training, one row, one device"),
     ):
