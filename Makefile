@@ -11,7 +11,7 @@ demo: $(VENV)/.library
 	$(BIN)/illada demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

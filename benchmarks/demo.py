@@ -1,4 +1,4 @@
-"""The demo, as a newcomer runs it: how far the held-out bits per byte fall, how many boards are solved, how long it takes.
+"""The demo, as a newcomer runs it: the fall of the held-out bits per byte, the boards solved, the minutes it takes.
 
 python benchmarks/demo.py --out benchmarks/results/demo_cpu2_202611.json
 """

@@ -8,7 +8,7 @@ It takes less than a minute on a CPU, and leaves checkpoints and metrics in the 
 small, trained this briefly, has learnt which tokens are frequent and little more; what it shows is how the parts are
 called.
 """
-# ruff: noqa: T201  # an example prints what it has to show
+# an example prints what it has to show
 
 import argparse
 from dataclasses import replace

@@ -203,6 +203,7 @@ def test_the_metrics_have_their_names():
     _, metrics = train(new_state()).logged[1]
     assert set(metrics) == {
         "train/loss_nats_per_token",
+        "train/gradient_norm",
         "train/learning_rate",
         "train/tokens",
         "train/tokens_per_second",
@@ -336,6 +337,26 @@ def test_a_loss_that_is_no_number_stops_the_run_before_it_is_saved(bad, log_ever
         )
     assert notes.saved == saved
     assert all(math.isfinite(loss) for _, loss in notes.train())
+
+
+def test_a_gradient_that_is_no_number_under_a_finite_loss_is_not_saved_either():
+    state = new_state()
+    notes = Notes(state)
+
+    def poison(value):
+        # the square root has an infinite slope at 0: the sum is finite, its gradient is not
+        return value + (0 * value).abs().sqrt()
+
+    with pytest.raises(FloatingPointError, match="the norm of the gradient is nan at step 3"):
+        fit(
+            state,
+            replace(LOOP, steps=9, log_every=10, checkpoint_every=1),
+            loss=At(state, 3, poison),
+            schedule=SCHEDULE,
+            clip_norm=1.0,
+            hooks=notes.hooks(9),
+        )
+    assert notes.saved == [1, 2]
 
 
 # --- precision ----------------------------------------------------------------------------------------------------

@@ -80,7 +80,13 @@ def test_the_vocabulary_is_the_tokenizers(finished, config):
 
 def test_the_metrics_have_the_documented_names(finished, readings):
     lines = readings(finished[0].folder)
-    train = {"step", "train/loss_nats_per_token", "train/learning_rate", "train/tokens"}
+    train = {
+        "step",
+        "train/loss_nats_per_token",
+        "train/gradient_norm",
+        "train/learning_rate",
+        "train/tokens",
+    }
     held_out = {
         "step",
         "held_out/nats_per_token",

@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 
 import torch
 from rich.console import Console
@@ -139,13 +138,13 @@ def text_config(config: DemoConfig) -> PretrainConfig:
 
 
 def step_seconds(config: ModelConfig, *, rows: int, length: int) -> float:
-    """Seconds of one forward and backward at this size here: the median of a few, after one to warm up."""
+    """Seconds of one forward and backward at this size here: the fastest of a few, since others only slow it down."""
     model = Transformer(config)
     initialize(model, seed=0)
     tokens = torch.arange(rows * length).view(rows, length) % config.vocab_size
     masked = tokens % 2 == 0
     times = []
-    for _ in range(6):
+    for _ in range(8):
         start = time.perf_counter()
         loss = diffusion_loss(
             model(tokens),
@@ -157,7 +156,7 @@ def step_seconds(config: ModelConfig, *, rows: int, length: int) -> float:
         )
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         times.append(time.perf_counter() - start)
-    return median(times[1:])
+    return min(times)
 
 
 def _generate(model: LanguageModel, console: Console) -> Denoising:

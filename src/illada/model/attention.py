@@ -44,8 +44,11 @@ def segment_positions(segments: Segments) -> Int[Tensor, "batch length"]:
 
 
 def attention_layout(segments: Segments | None, *, causal: bool, dtype: torch.dtype = torch.float32) -> AttentionLayout:
-    """The layout for rows with these segment numbers (None: every row is one segment), computed in `dtype`."""
-    if segments is None or bool((segments == 0).all()):
+    """The layout for rows with these segment numbers (None: every row is one segment), computed in `dtype`.
+
+    Give None where all are 0: to find that out here would make every forward wait for the device.
+    """
+    if segments is None:
         return AttentionLayout(causal=causal)
     if segments.device.type == "cuda" and dtype in (torch.float16, torch.bfloat16):
         starts = _run_starts(segments).flatten().nonzero().flatten()

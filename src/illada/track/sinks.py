@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from illada.durable import write_text
+
 
 @runtime_checkable
 class Sink(Protocol):
@@ -25,7 +27,7 @@ class JsonlFile:
         """Open for appending; on resume, drop the lines after step `resume_at`: the run will write them again."""
         if resume_at is not None and path.exists():
             kept = [line for line in read_jsonl(path) if line["step"] <= resume_at]
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -64,6 +64,8 @@ class WarmupConstantCosine:
         """Refuse rates that do not descend and fractions outside [0, 1]."""
         _check_rates(self.peak, self.floor, self.warmup_steps)
         _check_fraction("decay_fraction", self.decay_fraction)
+        if self.decay_start is not None and self.decay_start < 0:
+            raise ValueError(f"decay_start must be a step, 0 or more, got {self.decay_start}")
 
     def rate(self, step: int, *, steps: int, plateau_at: int | None = None) -> float:
         """The learning rate of step 0 .. steps-1; `plateau_at` is the step at which the loss stopped falling."""

@@ -94,6 +94,8 @@ class TrainState:
     loss_sum: Tensor | float = 0.0
     """Of the steps since the last reading; stays on the device, so that no step waits for it."""
     loss_steps: int = 0
+    gradient_norm: Tensor | float = 0.0
+    """Of the last step, before clipping."""
 
     def plain(self) -> dict[str, Any]:
         """The part of the state that is no tensor, as JSON data."""
@@ -202,13 +204,12 @@ def _train_step(
     total = torch.zeros((), device=device)
     size = config.micro_batch_size or config.batch_size
     for start in range(0, len(batch), size):
-        part = batch.rows(start, start + size).to(device)
         with autocast(config.precision, device):
-            value = loss(forward, part, token_count=token_count)
+            value = loss(forward, batch.rows(start, start + size), token_count=token_count)
         value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         total += value.detach()
-    if clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), clip_norm)
+    limit = math.inf if clip_norm is None else clip_norm
+    state.gradient_norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit)
     rate = schedule.rate(state.step, steps=config.steps, plateau_at=state.rate.plateau_at)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
@@ -235,7 +236,12 @@ def _after_step(
         state.loss_sum, state.loss_steps = 0.0, 0
         state.rate.read(mean, step=state.step, schedule=schedule)
         rate = state.optimizer.param_groups[0]["lr"]
-        metrics = {"train/loss_nats_per_token": mean, "train/learning_rate": rate, "train/tokens": float(state.tokens)}
+        metrics = {
+            "train/loss_nats_per_token": mean,
+            "train/gradient_norm": float(state.gradient_norm),
+            "train/learning_rate": rate,
+            "train/tokens": float(state.tokens),
+        }
         hooks.sink.log(state.step, metrics | hooks.throughput.read(state.tokens))
     if last or (config.validate_every and state.step % config.validate_every == 0):
         hooks.sink.log(state.step, hooks.validate())
@@ -243,7 +249,9 @@ def _after_step(
 
 
 def _check_finite(state: TrainState) -> None:
-    if not math.isfinite(value := float(state.loss_sum)):
-        raise FloatingPointError(
-            f"the loss is {value} at step {state.step}: lower the learning rate and resume from the last checkpoint"
-        )
+    for what, value in (("loss", float(state.loss_sum)), ("norm of the gradient", float(state.gradient_norm))):
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"the {what} is {value} at step {state.step}: lower the learning rate and resume from the last "
+                "checkpoint"
+            )

@@ -40,13 +40,19 @@ class DiffusionObjective:
         self._chunk_logits = chunk_logits
 
     def __call__(self, model: Transformer, batch: Batch, *, token_count: int) -> Tensor:
-        """This batch's part of the loss per token of a step that holds `token_count` tokens in all."""
+        """This batch's part of the loss per token of a step that holds `token_count` tokens in all.
+
+        The batch is moved to the model's device here, after what must be known on the CPU was read from it.
+        """
+        segment_count = int(batch.segments.max()) + 1
+        packed = bool((batch.segments != 0).any())
+        batch = batch.to(model.head_weight.device)
         # the example's number alone addresses its times: it never comes twice in a run, and an epoch that ends in the
         # middle of a batch would cut the even spread in two
         times = sample_times(
             batch.example,
             stream=self._times,
-            segments=int(batch.segments.max()) + 1,
+            segments=segment_count,
             low_discrepancy=self._config.low_discrepancy,
             floor=self._config.floor,
         )
@@ -54,7 +60,7 @@ class DiffusionObjective:
         masking = 1 - self._schedule.alpha(t)
         uniform = self._masks.uniform(batch.example, batch.tokens.shape[1], epoch=batch.epoch)
         noisy, masked = absorb(batch.tokens, masking, uniform=uniform, mask_id=self._mask_id)
-        hidden = model(noisy, batch.segments)
+        hidden = model(noisy, batch.segments if packed else None)
         return diffusion_loss(
             hidden,
             model.head_weight,
