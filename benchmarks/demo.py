@@ -24,6 +24,8 @@ class Settings:
 
     text_minutes: float = 2.5
     sudoku_minutes: float = 1.0
+    keep: Path | None = None
+    """The run folder, with its report; by default a temporary one."""
     out: Path | None = None
     """Where the result is written."""
 
@@ -31,7 +33,7 @@ class Settings:
 def main() -> None:
     settings = tyro.cli(Settings)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) / "demo"
+        folder = settings.keep or Path(scratch) / "demo"
         command = [sys.executable, "-m", "illada", "demo", "--out", str(folder), "--cache", scratch]
         command += ["--text-minutes", str(settings.text_minutes), "--sudoku-minutes", str(settings.sudoku_minutes)]
         began = time.perf_counter()
