@@ -7,10 +7,11 @@ Text of the model goes in as text: whatever it holds, the browser never reads it
 
 import html
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from illada.durable import write_text
 
 CELLS = 16
 
@@ -89,12 +90,7 @@ class Report:
 def write_report(report: Report, path: Path) -> None:
     """Write the page, all of it or nothing; folders are made as needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(_page(report), encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(path, _page(report))
 
 
 def _page(report: Report) -> str:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from illada.shapes import Hidden, Mask, Probabilities, Tokens
+from illada.shapes import Hidden, Mask, Tokens
 
 CHUNK_LOGITS = 1 << 24
 """Logits that exist at a time: 64 MiB in fp32."""
@@ -49,7 +49,7 @@ def diffusion_loss(
     *,
     clean: Tokens,
     masked: Mask,
-    weight: Probabilities | Float[Tensor, "batch length"],
+    weight: Float[Tensor, "batch length"],
     token_count: int,
     chunk_logits: int = CHUNK_LOGITS,
 ) -> Float[Tensor, ""]:
