@@ -272,7 +272,7 @@ def _boards(boards: Sequence[SolvedBoard]) -> str:
 
 _INTRODUCTION = (
     "A masked diffusion language model starts from a canvas of masks and fills it in any order, "
-    "a few tokens per forward, the surest first. This page shows one run of it."
+    "a few tokens per forward. This page shows one run of it."
 )
 _CANVAS_NOTE = "The colour of a token is the step that revealed it. Move the slider to see the canvas as it was."
 _BOARD_NOTE = "Bold digits were given; the others were filled one per step, the surest first."
@@ -324,7 +324,7 @@ svg circle { fill: var(--paper); stroke: currentColor; stroke-width: 2.2 }
 article { background: var(--card); border: 1px solid var(--rule); border-radius: 14px; padding: 24px 26px 20px }
 article { margin-top: 26px }
 .note { margin: 2px 0 16px }
-pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; tab-size: 4;
+pre { margin: 0; white-space: break-spaces; overflow-wrap: anywhere; tab-size: 4;
   font: 14px/1.85 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace }
 .t { background: oklch(calc(.95 - .17 * var(--k)) calc(.07 + .04 * var(--k)) calc(98 + 195 * var(--k))) }
 @media (prefers-color-scheme: dark) {

@@ -34,6 +34,8 @@ PROMPT = "def read(self, path):\n"
 GAP = ("    for name in ", ":\n        print(name)\n")
 VOCABULARY = 260
 """The bytes and the specials: minutes of training are too few to learn what thousands of tokens mean."""
+WRITING = SamplingParams(block_length=32, temperature=0.7, unmasking="random", seed=1)
+"""By confidence, a model this young would write the blanks first, and then nothing but blanks."""
 SHOWN_BOARDS = 6
 BLANKS = 9
 OVERHEAD = 1.3
@@ -92,7 +94,7 @@ def run_demo(config: DemoConfig, folder: Path, *, cache: Path, console: Console)
         f"held-out text: {bits[0]:.3f} bits per byte untrained, {bits[-1]:.3f} now: {1 - bits[-1] / bits[0]:.0%} less",
         highlight=False,
     )
-    console.rule("writing: masks turn into text, the surest first")
+    console.rule("writing: masks turn into text, in random order within blocks of 32")
     model = load(outcome.checkpoint)
     denoisings = [_generate(model, console), _infill(model, console)]
 
@@ -162,7 +164,7 @@ def step_seconds(config: ModelConfig, *, rows: int, length: int) -> float:
 
 
 def _generate(model: LanguageModel, console: Console) -> Denoising:
-    params = SamplingParams(length=160, block_length=32, temperature=0.5, top_p=0.9, seed=1)
+    params = replace(WRITING, length=160)
     with DenoisingView(console, title="generate") as view:
         completion = model.generate(PROMPT, params, on_step=watch(view, model.tokenizer))
     return _denoising("generated after a prompt", model, completion, before=PROMPT)
@@ -171,7 +173,7 @@ def _generate(model: LanguageModel, console: Console) -> Denoising:
 def _infill(model: LanguageModel, console: Console) -> Denoising:
     before, after = GAP
     with DenoisingView(console, title="infill") as view:
-        completion = model.infill(before, after, SamplingParams(length=12), on_step=watch(view, model.tokenizer))
+        completion = model.infill(before, after, replace(WRITING, length=12), on_step=watch(view, model.tokenizer))
     return _denoising("filled in between two texts", model, completion, before=before, after=after)
 
 
