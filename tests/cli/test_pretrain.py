@@ -115,7 +115,7 @@ def test_values_that_do_not_fit_are_refused_before_there_is_a_folder(flags, mess
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--corpus.vocab-size", 100], "vocab_size is 100, but the bytes and the special tokens need at least 260"),
+        (["--corpus.vocab-size", 100], "vocab_size is 100, but the bytes and the special tokens need at least 263"),
         (["--held-out.rows", 0], "rows of the held-out text must be at least 1, got 0"),
         (["--model.heads", 3], "must be an even multiple of heads 3"),
         (["--learning-rate.peak", 0.5, "--learning-rate.floor", 1], "must descend to its floor: peak 0.5, floor 1.0"),

@@ -314,7 +314,7 @@ def test_a_corpus_that_another_process_prepared_meanwhile_is_opened(tmp_path):
         ({"sources": ()}, "0 sources"),
         ({"held_out_fraction": 0.0}, "held_out_fraction is 0.0"),
         ({"held_out_fraction": 1.0}, "held_out_fraction is 1.0"),
-        ({"vocab_size": 100}, "vocab_size is 100, .* at least 260"),
+        ({"vocab_size": 100}, "vocab_size is 100, .* at least 263"),
         ({"workers": 0}, "workers is 0"),
     ],
 )

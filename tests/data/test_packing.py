@@ -25,7 +25,7 @@ def shards(tmp_path_factory) -> TokenShards:
 
 def shards_of(folder: Path, tokens: int) -> TokenShards:
     """A corpus of an exact number of tokens."""
-    write_shards(["a" * (tokens - 2)], Tokenizer.train(["x"], 260), folder)
+    write_shards(["a" * (tokens - 2)], Tokenizer.train(["x"], 263), folder)
     shards = TokenShards.open(folder)
     assert len(shards) == tokens
     return shards

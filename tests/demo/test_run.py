@@ -150,7 +150,11 @@ def test_more_minutes_are_more_steps(small_recipe, monkeypatch):
     monkeypatch.setattr(demo, "tiny", small_recipe)
     monkeypatch.setattr(demo, "step_seconds", lambda *arguments, **options: 0.1)
     configs = [text_config(DemoConfig(text_minutes=minutes)) for minutes in (0.01, 1.0, 10.0)]
-    assert [config.loop.steps for config in configs] == [40, round(60 / 0.115), round(600 / 0.115)]
+    assert [config.loop.steps for config in configs] == [
+        40,
+        round(60 / (demo.OVERHEAD * 0.1)),
+        round(600 / (demo.OVERHEAD * 0.1)),
+    ]
     for config in configs:
         assert config.loop.checkpoint_every == config.loop.steps
         assert config.loop.validate_every == max(10, config.loop.steps // 6)

@@ -17,7 +17,8 @@ def send(number: int) -> None:
 def _own_handlers():
     """Whatever a test does to the handlers is undone, and a signal that slips through does not end the suite."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in SIGNALS:  # under nohup Python starts with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

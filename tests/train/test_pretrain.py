@@ -199,7 +199,7 @@ def test_what_nothing_can_be_built_from_is_refused(changes, message, config, cac
 
 
 def test_a_vocabulary_without_room_for_the_bytes_is_refused():
-    with pytest.raises(ValueError, match="vocab_size is 100, but the bytes and the special tokens need at least 260"):
+    with pytest.raises(ValueError, match="vocab_size is 100, but the bytes and the special tokens need at least 263"):
         CorpusConfig(vocab_size=100)
 
 

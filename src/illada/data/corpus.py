@@ -19,13 +19,12 @@ from pathlib import Path
 from illada.config import fingerprint, to_dict
 from illada.data.shards import TokenShards, write_shards
 from illada.data.sources import Source, parse_source
-from illada.data.tokenizer import DEFAULT_TEXTS, Tokenizer
+from illada.data.tokenizer import LEAST_VOCABULARY, Tokenizer
 from illada.durable import atomic_folder
 
-_FORMAT = 1  # part of the fingerprint: raise it when the same inputs would give other files
+_FORMAT = 2  # part of the fingerprint: raise it when the same inputs would give other files
 _TOKENIZER_CHARACTERS = 64_000_000
 _LEAST_HELD_OUT = 4096  # characters of a document that is cut: some rows' worth
-_LEAST_VOCABULARY = 256 + len(DEFAULT_TEXTS)
 
 _log = logging.getLogger(__name__)
 
@@ -50,10 +49,10 @@ class CorpusConfig:
             raise ValueError("there are 0 sources, but a corpus needs at least 1: 'stdlib', a file, a folder ...")
         if not 0 < self.held_out_fraction < 1:
             raise ValueError(f"held_out_fraction is {self.held_out_fraction}, but must lie between 0 and 1")
-        if self.tokenizer is None and self.vocab_size < _LEAST_VOCABULARY:
+        if self.tokenizer is None and self.vocab_size < LEAST_VOCABULARY:
             raise ValueError(
                 f"vocab_size is {self.vocab_size}, but the bytes and the special tokens need at least "
-                f"{_LEAST_VOCABULARY}"
+                f"{LEAST_VOCABULARY}"
             )
         if self.workers < 1:
             raise ValueError(f"workers is {self.workers}, but must be at least 1")

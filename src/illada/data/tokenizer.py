@@ -1,7 +1,7 @@
 """Byte-level BPE: any bytes become token ids and come back unchanged; user text never becomes a special token.
 
 A folder holds `tokenizer.json` (the format of the `tokenizers` library) and `tokenizer_config.json` (which texts are
-the special tokens, in the layout that Hugging Face libraries read).
+the special tokens, and the chat template, in the layout that Hugging Face libraries read).
 """
 
 import hashlib
@@ -19,7 +19,20 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 DEFAULT_TEXTS = {"pad": "[PAD]", "bos": "[BOS]", "eos": "[EOS]", "mask": "[MASK]"}
 """What the special tokens look like unless a file says otherwise; a trained tokenizer gives them the ids 0, 1, 2, 3."""
 
+ROLE_TEXTS = {"system": "[SYSTEM]", "user": "[USER]", "assistant": "[ASSISTANT]"}
+"""The tokens that say who speaks; a trained tokenizer gives them the ids 4, 5, 6."""
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}{{ '[' + message['role'] | upper + ']' + message['content'] | trim }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '[ASSISTANT]' }}{% endif %}"
+)
+"""The Jinja template of a trained tokenizer: BOS, then every turn behind the token of its role."""
+
 _BYTES = 256
+LEAST_VOCABULARY = _BYTES + len(DEFAULT_TEXTS) + len(ROLE_TEXTS)
+"""Entries of a trained tokenizer without a single merge."""
+
 _END_OF_TEXT = "<|endoftext|>"
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}".encode()
 _INVALID = re.compile("([\udc80-\udcff]+)")  # how Python's `surrogateescape` writes the bytes that are not UTF-8
@@ -53,41 +66,55 @@ class SpecialTokens:
 class Tokenizer:
     """A byte-level BPE vocabulary with its special tokens; make one with `train` or `load`."""
 
-    def __init__(self, backend: tokenizers.Tokenizer, texts: Mapping[str, str]) -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, texts: Mapping[str, str], *, chat_template: str | None = None
+    ) -> None:
         backend.add_special_tokens([texts[name] for name in DEFAULT_TEXTS])
         backend.encode_special_tokens = True  # "[MASK]" in a text is six characters
         backend.no_truncation()
         backend.no_padding()
         self._backend = backend
-        self._texts = {name: texts[name] for name in DEFAULT_TEXTS}
-        self.specials = SpecialTokens(**{name: self._id(text) for name, text in self._texts.items()})
+        self.texts = {name: texts[name] for name in DEFAULT_TEXTS}
+        """The texts of mask, bos, eos and pad, by these names."""
+        self.chat_template = chat_template
+        """Jinja; see `illada.data.chat`."""
+        self.specials = SpecialTokens(**{name: self._id(text) for name, text in self.texts.items()})
         if self.specials.mask in (self.specials.bos, self.specials.eos, self.specials.pad):
             raise ValueError(
-                f"the mask token must differ from BOS, EOS and PAD, but the special tokens are {self._texts}"
+                f"the mask token must differ from BOS, EOS and PAD, but the special tokens are {self.texts}"
             )
         self._vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
         if len(set(self._vocabulary.values())) != len(self._vocabulary):
             raise ValueError("two tokens of the vocabulary share one id: its ids must run without holes")
         flagged = {token_id for token_id, token in backend.get_added_tokens_decoder().items() if token.special}
         self._special_ids = frozenset(flagged | set(astuple(self.specials)))
+        self.special_texts = {
+            text: token_id for text, token_id in self._vocabulary.items() if token_id in self._special_ids
+        }
+        """Every token that is not text, by what it looks like: those named above, roles, reserved ones."""
         self._byte_ids = [self._vocabulary.get(character) for character in _CHARACTER_OF]
 
     @staticmethod
     def train(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
         """Learn the merges of a corpus; a corpus too small for `vocab_size` entries gives a smaller vocabulary.
 
+        Every digit is a token of its own, so that numbers are written the way they are added up.
+
         Raises:
             ValueError: `vocab_size` has no room for the 256 bytes and the special tokens, or there is no text.
         """
-        least = _BYTES + len(DEFAULT_TEXTS)
-        if vocab_size < least:
-            raise ValueError(f"vocab_size is {vocab_size}, but the bytes and the special tokens need at least {least}")
+        if vocab_size < LEAST_VOCABULARY:
+            raise ValueError(
+                f"vocab_size is {vocab_size}, but the bytes and the special tokens need at least {LEAST_VOCABULARY}"
+            )
         backend = tokenizers.Tokenizer(models.BPE())
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
         backend.decoder = decoders.ByteLevel()
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size,
-            special_tokens=list(DEFAULT_TEXTS.values()),
+            special_tokens=[*DEFAULT_TEXTS.values(), *ROLE_TEXTS.values()],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
@@ -95,7 +122,7 @@ class Tokenizer:
         backend.train_from_iterator(counted, trainer)
         if counted.characters == 0:
             raise ValueError("there is no text to train a tokenizer on: every document is empty")
-        return Tokenizer(backend, DEFAULT_TEXTS)
+        return Tokenizer(backend, DEFAULT_TEXTS, chat_template=CHAT_TEMPLATE)
 
     @staticmethod
     def load(path: Path, *, special_texts: Mapping[str, str] | None = None) -> "Tokenizer":
@@ -103,7 +130,8 @@ class Tokenizer:
 
         The texts of the special tokens come from `special_texts` ({"mask": "<[MASK]>"}), else from
         `tokenizer_config.json` beside it, else they are ours, save that <|endoftext|> is EOS where it exists. A
-        special token that is not in the vocabulary yet gets the next free id.
+        special token that is not in the vocabulary yet gets the next free id. The chat template comes from
+        `tokenizer_config.json` or from `chat_template.jinja` beside it.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -114,9 +142,10 @@ class Tokenizer:
         given = dict(special_texts or {})
         if unknown := sorted(given.keys() - DEFAULT_TEXTS.keys()):
             raise ValueError(f"unknown special token {unknown[0]!r}: choose among {', '.join(DEFAULT_TEXTS)}")
-        texts = _default_texts(backend) | _configured_texts(file.parent / "tokenizer_config.json") | given
+        settings = file.parent / "tokenizer_config.json"
+        texts = _default_texts(backend) | _configured_texts(settings) | given
         try:
-            return Tokenizer(backend, texts)
+            return Tokenizer(backend, texts, chat_template=_configured_template(settings))
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
 
@@ -126,7 +155,8 @@ class Tokenizer:
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
-            **{f"{name}_token": text for name, text in self._texts.items()},
+            **{f"{name}_token": text for name, text in self.texts.items()},
+            **({} if self.chat_template is None else {"chat_template": self.chat_template}),
         }
         (folder / "tokenizer.json").write_text(self._backend.to_str(), encoding="utf-8")
         text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
@@ -177,9 +207,9 @@ class Tokenizer:
         content = json.dumps([vocabulary, merges, astuple(self.specials)], separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
 
-    def __reduce__(self) -> tuple[Callable[..., "Tokenizer"], tuple[str, dict[str, str]]]:
+    def __reduce__(self) -> tuple[Callable[..., "Tokenizer"], tuple[str, dict[str, str], str | None]]:
         # the library forgets `encode_special_tokens` when it is pickled
-        return _rebuild, (self._backend.to_str(), self._texts)
+        return _rebuild, (self._backend.to_str(), self.texts, self.chat_template)
 
     def _id(self, text: str) -> int:
         token_id = self._backend.token_to_id(text)
@@ -238,8 +268,8 @@ class _CountedTexts:
             yield text.encode("utf-8", errors="replace").decode("utf-8")
 
 
-def _rebuild(content: str, texts: Mapping[str, str]) -> Tokenizer:
-    return Tokenizer(tokenizers.Tokenizer.from_str(content), texts)
+def _rebuild(content: str, texts: Mapping[str, str], chat_template: str | None) -> Tokenizer:
+    return Tokenizer(tokenizers.Tokenizer.from_str(content), texts, chat_template=chat_template)
 
 
 def _read_backend(file: Path) -> tokenizers.Tokenizer:
@@ -267,12 +297,36 @@ def _default_texts(backend: tokenizers.Tokenizer) -> dict[str, str]:
 
 def _configured_texts(file: Path) -> dict[str, str]:
     """The special tokens that a `tokenizer_config.json` names: "mask_token": "text" or {"content": "text", ...}."""
+    settings = _settings(file)
+    values = {name: settings.get(f"{name}_token") for name in DEFAULT_TEXTS}
+    try:
+        texts = {name: value["content"] if isinstance(value, dict) else value for name, value in values.items()}
+    except KeyError as error:
+        raise ValueError(f"{file} is no readable tokenizer_config.json: {error!r}") from error
+    return {name: text for name, text in texts.items() if text}
+
+
+def _configured_template(file: Path) -> str | None:
+    """The chat template: one string, the default of several named ones, or a file of its own beside the settings."""
+    template = _settings(file).get("chat_template")
+    if isinstance(template, list):
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default")
+    beside = file.parent / "chat_template.jinja"
+    if template is None and beside.is_file():
+        template = beside.read_text(encoding="utf-8")
+    if template is not None and not isinstance(template, str):
+        raise ValueError(f"the chat_template in {file} is no text")
+    return template
+
+
+def _settings(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        values = {name: settings.get(f"{name}_token") for name in DEFAULT_TEXTS}
-        texts = {name: value["content"] if isinstance(value, dict) else value for name, value in values.items()}
-    except (ValueError, AttributeError, KeyError) as error:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ValueError(f"{file} is no readable tokenizer_config.json: {error!r}") from error
-    return {name: text for name, text in texts.items() if text}
+    if not isinstance(settings, dict):
+        raise ValueError(f"{file} is no readable tokenizer_config.json: it holds no object")
+    return settings

@@ -32,7 +32,7 @@ from illada.train.pretrain import HeldOutConfig, PretrainConfig, run
 
 PROMPT = "def read(self, path):\n"
 GAP = ("    for name in ", ":\n        print(name)\n")
-VOCABULARY = 260
+VOCABULARY = 263
 """The bytes and the specials: minutes of training are too few to learn what thousands of tokens mean."""
 WRITING = SamplingParams(block_length=32, temperature=0.7, unmasking="random", seed=1)
 """By confidence, a model this young would write the blanks first, and then nothing but blanks."""

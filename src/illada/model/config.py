@@ -57,6 +57,9 @@ class ModelConfig:
 
 NAMED_SIZES: dict[str, ModelConfig] = {
     "tiny": ModelConfig(heads=8, init_std=0.05),
+    "illada_tiny": ModelConfig(
+        vocab_size=3072, hidden_size=224, layers=6, heads=8, kv_heads=2, ffn_size=576, max_length=512, init_std=0.05
+    ),
     "small": ModelConfig(
         vocab_size=16_384,
         hidden_size=512,

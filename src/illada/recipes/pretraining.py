@@ -12,7 +12,7 @@ from illada.model.config import named_size
 from illada.train.learning_rate import Plateau, StepDowns, WarmupConstantCosine
 from illada.train.loop import LoopConfig
 from illada.train.optimizer import AdamWConfig
-from illada.train.pretrain import PretrainConfig
+from illada.train.pretrain import HeldOutConfig, PretrainConfig
 
 
 def tiny() -> PretrainConfig:
@@ -23,6 +23,18 @@ def tiny() -> PretrainConfig:
         packing=PackingConfig(length=128),
         learning_rate=WarmupConstantCosine(peak=1.5e-3, floor=3e-5, warmup_steps=20, decay_fraction=0.4),
         loop=LoopConfig(steps=600, batch_size=8, log_every=10, validate_every=100, checkpoint_every=100),
+    )
+
+
+def illada_tiny() -> PretrainConfig:
+    """The base model that comes with the package: 3.8M parameters, 18M tokens of children's books, an hour of CPU."""
+    return PretrainConfig(
+        model=named_size("illada_tiny"),
+        corpus=CorpusConfig(vocab_size=named_size("illada_tiny").vocab_size),
+        packing=PackingConfig(length=512),
+        learning_rate=WarmupConstantCosine(peak=1.5e-3, floor=3e-5, warmup_steps=100, decay_fraction=0.4),
+        loop=LoopConfig(steps=4500, batch_size=8, log_every=10, validate_every=500, checkpoint_every=250),
+        held_out=HeldOutConfig(rows=64, samples=4),
     )
 
 
@@ -113,6 +125,7 @@ def llada_8b() -> PretrainConfig:
 
 PRETRAINING: dict[str, Callable[[], PretrainConfig]] = {
     "tiny": tiny,
+    "illada_tiny": illada_tiny,
     "small": small,
     "base": base,
     "1b": one_billion,
