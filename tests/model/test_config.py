@@ -51,11 +51,11 @@ def test_a_named_size_survives_json(name):
 
 
 def test_the_named_sizes_are_those_announced():
-    assert list(NAMED_SIZES) == ["tiny", "small", "base", "1b", "illada_8b", "llada_8b"]
+    assert list(NAMED_SIZES) == ["tiny", "illada_tiny", "small", "base", "1b", "illada_8b", "llada_8b"]
 
 
 def test_an_unknown_size_is_refused_and_the_known_ones_are_listed():
-    with pytest.raises(ValueError, match=r"'huge'; there are: tiny, small, base, 1b, illada_8b, llada_8b"):
+    with pytest.raises(ValueError, match=r"'huge'; there are: tiny, illada_tiny, small, base, 1b, illada_8b, llada_8b"):
         named_size("huge")
 
 
