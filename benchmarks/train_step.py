@@ -227,7 +227,7 @@ def library_loss(model: Transformer, batch: CorruptedBatch, *, chunk_logits: int
         clean=batch.clean,
         masked=batch.masked,
         weight=1 / batch.t,
-        token_count=batch.clean.numel(),
+        normaliser=batch.clean.numel(),
         chunk_logits=chunk_logits,
     )
 

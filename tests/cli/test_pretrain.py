@@ -119,7 +119,7 @@ def test_values_that_do_not_fit_are_refused_before_there_is_a_folder(flags, mess
         (["--held-out.rows", 0], "rows of the held-out text must be at least 1, got 0"),
         (["--model.heads", 3], "must be an even multiple of heads 3"),
         (["--learning-rate.peak", 0.5, "--learning-rate.floor", 1], "must descend to its floor: peak 0.5, floor 1.0"),
-        (["--noise.floor", 0], "floor must lie between 0 and 1, got 0.0"),
+        (["--noise.floor", 0], "t needs 0 < floor < ceiling <= 1, got a floor of 0.0 and 1.0"),
         (["--steps", "many"], "Error parsing --steps: invalid literal for int() with base 10: 'many'"),
         (["--precision", "fp64"], "invalid choice 'fp64' for argument '--precision'"),
         (["--compile", "maybe"], "maybe"),

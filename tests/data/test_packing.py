@@ -173,7 +173,7 @@ def test_reading_in_any_order_gives_the_same(shards):
     first = {key: forward.read(0, example=key[0], epoch=key[1]) for key in addresses}
     second = {key: backward.read(0, example=key[0], epoch=key[1]) for key in reversed(addresses)}
     for key in addresses:
-        assert [part.tolist() for part in first[key]] == [part.tolist() for part in second[key]]
+        assert [part.tolist() for part in first[key][:2]] == [part.tolist() for part in second[key][:2]]
 
 
 def test_a_shortened_row_ends_in_padding(shards):
@@ -181,7 +181,7 @@ def test_a_shortened_row_ends_in_padding(shards):
     whole = rows_of(shards, length=8, split_probability=0.0).read(2, example=0, epoch=0)[0]
     sizes = []
     for example in range(2000):
-        tokens, segments = rows.read(2, example=example, epoch=0)
+        tokens, segments, _ = rows.read(2, example=example, epoch=0)
         size = int((segments == 0).sum())
         assert tokens.tolist() == [*whole[:size], *[PAD] * (8 - size)]
         assert segments.tolist() == [0] * size + [-1] * (8 - size)
@@ -209,7 +209,7 @@ def test_a_row_of_one_token_is_never_split(shards):
 def test_documents_are_isolated_on_request(shards):
     rows = rows_of(shards, length=32, split_probability=0.0, isolate_documents=True)
     for row in range(min(rows.rows, 20)):
-        tokens, segments = rows.read(row, example=row, epoch=0)
+        tokens, segments, _ = rows.read(row, example=row, epoch=0)
         begins = (tokens == TOKENIZER.specials.bos) & (np.arange(32) > 0)
         assert segments.tolist() == np.cumsum(begins).tolist()
 
@@ -217,7 +217,7 @@ def test_documents_are_isolated_on_request(shards):
 def test_a_row_that_begins_with_a_document_begins_with_segment_0(shards):
     rows = rows_of(shards, length=5, split_probability=0.0, isolate_documents=True)
     read = [rows.read(row, example=row, epoch=0) for row in range(rows.rows)]
-    beginning = [segments for tokens, segments in read if tokens[0] == TOKENIZER.specials.bos]
+    beginning = [segments for tokens, segments, _ in read if tokens[0] == TOKENIZER.specials.bos]
     assert len(beginning) > 3
     assert all(segments[0] == 0 for segments in beginning)
 
@@ -225,7 +225,7 @@ def test_a_row_that_begins_with_a_document_begins_with_segment_0(shards):
 def test_isolation_and_the_random_cut_combine(shards):
     rows = rows_of(shards, length=32, split_probability=1.0, isolate_documents=True)
     for example in range(50):
-        tokens, segments = rows.read(3, example=example, epoch=0)
+        tokens, segments, _ = rows.read(3, example=example, epoch=0)
         cut = 1 + int(Stream(0, "pack").uniform(torch.tensor(example), 4)[1].item() * 31)
         begins = (tokens == TOKENIZER.specials.bos) & (np.arange(32) > 0) | (np.arange(32) == cut)
         assert segments.tolist() == np.cumsum(begins).tolist()
@@ -238,7 +238,7 @@ def test_fixed_rows_are_given_back_as_one_segment():
     tokens = torch.arange(12).view(3, 4)
     rows = FixedRows(tokens)
     assert (rows.rows, rows.length) == (3, 4)
-    read, segments = rows.read(1, example=5, epoch=2)
+    read, segments, _ = rows.read(1, example=5, epoch=2)
     assert (read.tolist(), segments.tolist()) == ([4, 5, 6, 7], [0, 0, 0, 0])
     read[:] = 0
     assert tokens[1].tolist() == [4, 5, 6, 7]

@@ -28,7 +28,7 @@ def test_loss_and_gradients(name, case, name_of, chunk_logits):
         clean=data[f"{name}.clean_ids"],
         masked=masked,
         weight=weight,
-        token_count=masked.numel(),
+        normaliser=masked.numel(),
         chunk_logits=chunk_logits,
     )
     assert float(loss.detach()) == pytest.approx(numbers["loss"], abs=3e-5)
@@ -65,6 +65,6 @@ def test_fine_tuning_loss(name, case):
             clean=clean,
             masked=masked,
             weight=weight / (clean.shape[1] - prompt),
-            token_count=len(clean),
+            normaliser=len(clean),
         )
     assert float(loss) == pytest.approx(numbers["sft_loss"], abs=3e-5)

@@ -258,7 +258,7 @@ def rows_of(seed: int = 0) -> dict[str, torch.Tensor]:
 def test_the_loss_is_the_sum_over_all_positions_written_out():
     rows, head = rows_of(), normal(VOCAB, WIDTH, seed=1)
     hidden = normal(4, 9, WIDTH, seed=0).requires_grad_()
-    loss = diffusion_loss(hidden, head, **rows, token_count=36)
+    loss = diffusion_loss(hidden, head, **rows, normaliser=36)
     expected = torch.zeros((), dtype=torch.float64)
     for row in range(4):
         for place in range(9):
@@ -274,17 +274,17 @@ def test_the_loss_is_the_sum_over_all_positions_written_out():
 def test_what_is_visible_is_never_read():
     """Neither the hidden state nor the weight of a visible position can reach the loss."""
     rows, head, hidden = rows_of(), normal(VOCAB, WIDTH, seed=1), normal(4, 9, WIDTH, seed=0)
-    expected = diffusion_loss(hidden, head, **rows, token_count=36)
+    expected = diffusion_loss(hidden, head, **rows, normaliser=36)
     visible = ~rows["masked"]
     hidden[visible], rows["weight"][visible] = math.nan, math.inf
     rows["clean"][visible] = 10**6
-    assert torch.equal(diffusion_loss(hidden, head, **rows, token_count=36), expected)
+    assert torch.equal(diffusion_loss(hidden, head, **rows, normaliser=36), expected)
 
 
 def test_a_batch_without_masks_has_loss_zero_and_finite_gradients():
     rows = rows_of() | {"masked": torch.zeros(4, 9, dtype=torch.bool)}
     hidden, head = normal(4, 9, WIDTH, seed=0).requires_grad_(), normal(VOCAB, WIDTH, seed=1).requires_grad_()
-    loss = diffusion_loss(hidden, head, **rows, token_count=36)
+    loss = diffusion_loss(hidden, head, **rows, normaliser=36)
     loss.backward()
     assert float(loss.detach()) == 0
     assert bool((hidden.grad == 0).all())
@@ -294,13 +294,13 @@ def test_a_batch_without_masks_has_loss_zero_and_finite_gradients():
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_the_parts_of_a_step_sum_to_the_whole(size):
     rows, head, hidden = rows_of(), normal(VOCAB, WIDTH, seed=1), normal(4, 9, WIDTH, seed=0)
-    whole = diffusion_loss(hidden, head, **rows, token_count=36)
+    whole = diffusion_loss(hidden, head, **rows, normaliser=36)
     parts = sum(
         diffusion_loss(
             hidden[start : start + size],
             head,
             **{name: value[start : start + size] for name, value in rows.items()},
-            token_count=36,
+            normaliser=36,
         )
         for start in range(0, 4, size)
     )

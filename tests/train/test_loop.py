@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from illada.data.loader import Loader
-from illada.data.packing import PADDING, FixedRows
+from illada.data.packing import PADDING, FixedRows, Row
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer, initialize
 from illada.track.console import ProgressBar
@@ -98,8 +98,8 @@ class At:
     def __init__(self, state, step, event):
         self.state, self.step, self.event = state, step, event
 
-    def __call__(self, model, batch, *, token_count):
-        value = LOSS(model, batch, token_count=token_count)
+    def __call__(self, model, batch, *, normaliser):
+        value = LOSS(model, batch, normaliser=normaliser)
         return self.event(value) if self.state.step == self.step - 1 else value
 
 
@@ -120,9 +120,9 @@ def test_micro_batches_have_at_most_their_size():
     sizes = []
     state = new_state()
 
-    def loss(model, batch, *, token_count):
-        sizes.append((len(batch), token_count))
-        return LOSS(model, batch, token_count=token_count)
+    def loss(model, batch, *, normaliser):
+        sizes.append((len(batch), normaliser))
+        return LOSS(model, batch, normaliser=normaliser)
 
     train(state, replace(LOOP, steps=2, micro_batch_size=3), loss=loss)
     assert sizes == [(3, 96), (3, 96), (2, 96)] * 2
@@ -174,7 +174,7 @@ class Padded:
 
     def read(self, row, *, example, epoch):
         segments = np.where(np.arange(12) <= row, 0, PADDING)
-        return np.where(segments == PADDING, 0, 5), segments
+        return Row(np.where(segments == PADDING, 0, 5), segments)
 
 
 def test_padding_is_no_token():
@@ -238,8 +238,8 @@ def test_a_run_that_is_done_does_nothing_more():
 
 
 def test_a_loss_that_no_longer_falls_brings_the_decay_forward():
-    def flat(model, batch, *, token_count):
-        return LOSS(model, batch, token_count=token_count) * 0 + 2.0
+    def flat(model, batch, *, normaliser):
+        return LOSS(model, batch, normaliser=normaliser) * 0 + 2.0
 
     rule = Plateau(smoothing=0.0, patience=2)
     schedule = WarmupConstantCosine(peak=1e-3, floor=0.0, warmup_steps=0, decay_start=15, plateau=rule)
@@ -366,9 +366,9 @@ def test_bf16_computes_in_bf16_and_keeps_fp32_weights():
     seen = []
     state = new_state()
 
-    def loss(model, batch, *, token_count):
+    def loss(model, batch, *, normaliser):
         seen.append(model.blocks[0].mlp.up_proj(torch.ones(1, 16)).dtype)
-        return LOSS(model, batch, token_count=token_count)
+        return LOSS(model, batch, normaliser=normaliser)
 
     notes = train(state, replace(LOOP, precision="bf16"), loss=loss)
     assert set(seen) == {torch.bfloat16}

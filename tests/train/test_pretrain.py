@@ -11,7 +11,7 @@ from rich.console import Console
 
 from illada.checkpoint.native import list_checkpoints, load_checkpoint, load_weights, save_checkpoint
 from illada.cli.main import main
-from illada.config import from_json
+from illada.config import fingerprint, from_json
 from illada.data.corpus import CorpusConfig, prepare
 from illada.data.loader import Loader
 from illada.data.packing import FixedRows, PackingConfig
@@ -22,7 +22,8 @@ from illada.model.transformer import Transformer, initialize
 from illada.train.learning_rate import WarmupConstantCosine
 from illada.train.loop import LoopConfig, TrainState
 from illada.train.optimizer import AdamWConfig, WeightAverage, build_optimizer
-from illada.train.pretrain import HeldOutConfig, PretrainConfig, restore, run
+from illada.train.pretrain import HeldOutConfig, PretrainConfig, run
+from illada.train.run import restore
 
 LOOP = LoopConfig(
     steps=20, batch_size=8, precision="fp32", log_every=5, validate_every=10, checkpoint_every=5, keep_last=2
@@ -232,9 +233,15 @@ def state():
     )
 
 
+def of(corpus):
+    """What a checkpoint must agree with."""
+    identity = [fingerprint(shards.manifest) for shards, _ in corpus.train]
+    return {"tokenizer": corpus.tokenizer, "data_identity": identity}
+
+
 def test_a_checkpoint_puts_everything_back(finished, state, corpus):
     saved = load_checkpoint(finished[0].checkpoint, with_optimizer=True)
-    restore(state, finished[0].checkpoint, corpus=corpus)
+    restore(state, finished[0].checkpoint, **of(corpus))
     assert (state.step, state.tokens) == (20, 20 * 8 * 32)
     assert state.plain() == {key: value for key, value in saved.state.items() if key != "corpus"}
     assert all(torch.equal(state.model.get_parameter(name), tensor) for name, tensor in saved.weights.items())
@@ -244,13 +251,13 @@ def test_a_checkpoint_puts_everything_back(finished, state, corpus):
 def test_a_checkpoint_of_another_tokenizer_is_refused(finished, state, corpus):
     other = replace(corpus, tokenizer=Tokenizer.train(["quite another text " * 50], 270))
     with pytest.raises(ValueError, match=r"step_00000020 was trained with another tokenizer"):
-        restore(state, finished[0].checkpoint, corpus=other)
+        restore(state, finished[0].checkpoint, **of(other))
 
 
 def test_a_checkpoint_of_another_corpus_is_refused(finished, state, corpus):
     other = replace(corpus, train=[(corpus.held_out, 1.0)])
     with pytest.raises(ValueError, match="was trained on another corpus: the sources have changed"):
-        restore(state, finished[0].checkpoint, corpus=other)
+        restore(state, finished[0].checkpoint, **of(other))
 
 
 def test_weights_alone_can_not_be_resumed(finished, state, corpus, tmp_path):
@@ -259,13 +266,13 @@ def test_weights_alone_can_not_be_resumed(finished, state, corpus, tmp_path):
         tmp_path / "exported", model_config=saved.model_config, weights=saved.weights, tokenizer=saved.tokenizer
     )
     with pytest.raises(ValueError, match="holds weights but no training state: it can be loaded, not resumed"):
-        restore(state, tmp_path / "exported", corpus=corpus)
+        restore(state, tmp_path / "exported", **of(corpus))
 
 
 def test_a_run_without_an_average_does_not_become_one_with_it(finished, state, corpus):
     state.average = WeightAverage(state.model, decay=0.9)
     with pytest.raises(ValueError, match=r"does not fit the model: embedding\.weight is missing"):
-        restore(state, finished[0].checkpoint, corpus=corpus)
+        restore(state, finished[0].checkpoint, **of(corpus))
 
 
 # --- a full disk --------------------------------------------------------------------------------------------------

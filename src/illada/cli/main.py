@@ -16,6 +16,8 @@ from illada._version import __version__
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("illada.cli.demo", "train, generate, infill and solve sudoku in five minutes; writes report.html"),
     "pretrain": ("illada.cli.pretrain", "pre-train a model from text"),
+    "sft": ("illada.cli.sft", "fine-tune a model on dialogues"),
+    "skills": ("illada.cli.skills", "write problems with exact answers, to train on"),
     "generate": ("illada.cli.generate", "continue a prompt"),
     "infill": ("illada.cli.infill", "write what stands between a prefix and a suffix"),
     "describe": ("illada.cli.describe", "parameters, memory and FLOPs of a named size"),

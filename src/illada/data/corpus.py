@@ -18,7 +18,7 @@ from pathlib import Path
 
 from illada.config import fingerprint, to_dict
 from illada.data.shards import TokenShards, write_shards
-from illada.data.sources import Source, parse_source
+from illada.data.sources import Source, file_state, parse_source
 from illada.data.tokenizer import LEAST_VOCABULARY, Tokenizer
 from illada.durable import atomic_folder
 
@@ -269,14 +269,7 @@ def _fingerprint(config: CorpusConfig, sources: Sequence[Source]) -> str:
     content = [
         _FORMAT,
         fingerprint(replace(config, workers=1)),
-        [_state(file) for file in files],
+        [file_state(file) for file in files],
         [sys.version, sysconfig.get_path("stdlib")] if any(s.path == "stdlib" for s in sources) else [],
     ]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _state(file: Path) -> tuple[str, int, int]:
-    if not file.is_file():
-        raise FileNotFoundError(f"no such file: {file}")
-    state = file.stat()
-    return str(file.resolve()), state.st_size, state.st_mtime_ns

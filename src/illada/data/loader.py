@@ -127,9 +127,12 @@ class Loader:
             row, epoch = self._orders[source][position]
             rows.append(self._sources[source].read(row, example=example, epoch=epoch))
             epochs.append(epoch)
-        return Batch(
-            tokens=torch.from_numpy(np.stack([tokens for tokens, _ in rows])),
-            segments=torch.from_numpy(np.stack([segments for _, segments in rows])),
+        parts = [row.parts for row in rows if row.parts is not None]
+        batch = Batch(
+            tokens=torch.from_numpy(np.stack([row.tokens for row in rows])),
+            segments=torch.from_numpy(np.stack([row.segments for row in rows])),
             example=torch.arange(first, first + len(places)),
             epoch=torch.tensor(epochs),
+            parts=torch.from_numpy(np.stack(parts)) if parts else None,
         )
+        return batch.trimmed() if parts else batch

@@ -5,7 +5,8 @@ splits 30 % of the rows at a random place; LLaDA (arXiv 2502.09992, section 2.2)
 """
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from enum import IntEnum
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,6 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from illada.data.shards import TokenShards
 from illada.seeding import Stream
 from illada.shapes import Segments, Tokens
 
@@ -41,6 +41,19 @@ class PackingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, but a probability lies between 0 and 1")
 
 
+class Part(IntEnum):
+    """What a position of an instruction example is."""
+
+    PROMPT = 0
+    RESPONSE = 1
+    END = 2
+    """The one end of text behind the response."""
+    FILLER = 3
+    """Further ends of text, up to the end of the canvas; they are learnt."""
+    STRETCH = 4
+    """The same, but only as far as the longest example of the batch reaches."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Rows to train on; `example` and `epoch` address the noise of each row (see `illada.seeding`)."""
@@ -49,6 +62,8 @@ class Batch:
     segments: Segments
     example: Int[Tensor, " batch"]
     epoch: Int[Tensor, " batch"]
+    parts: Int[Tensor, "batch length"] | None = None
+    """The `Part` of every position; None for plain text. Not read at padding."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -66,6 +81,22 @@ class Batch:
             segments=self.segments[part],
             example=self.example[part],
             epoch=self.epoch[part],
+            parts=None if self.parts is None else self.parts[part],
+        )
+
+    def trimmed(self) -> "Batch":
+        """The same rows without the columns at their end in which all is padding or stretch."""
+        idle = self.segments == PADDING
+        if self.parts is not None:
+            idle |= self.parts == Part.STRETCH
+        used = (~idle).any(0).nonzero()
+        width = int(used[-1]) + 1 if len(used) else 1
+        return Batch(
+            tokens=self.tokens[:, :width],
+            segments=self.segments[:, :width],
+            example=self.example,
+            epoch=self.epoch,
+            parts=None if self.parts is None else self.parts[:, :width],
         )
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -75,11 +106,16 @@ class Batch:
             segments=self.segments.to(device),
             example=self.example.to(device),
             epoch=self.epoch.to(device),
+            parts=None if self.parts is None else self.parts.to(device),
         )
 
 
-Row = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
-"""The tokens and the segments of one row, each of shape [length]."""
+class Row(NamedTuple):
+    """One row; every array has shape [length]."""
+
+    tokens: npt.NDArray[np.int64]
+    segments: npt.NDArray[np.int64]
+    parts: npt.NDArray[np.int64] | None = None
 
 
 @runtime_checkable
@@ -101,6 +137,23 @@ class RowSource(Protocol):
         ...
 
 
+@runtime_checkable
+class TokenStream(Protocol):
+    """Documents one behind the other, as `TokenShards` and `InstructionStream` hold them."""
+
+    def __len__(self) -> int:
+        """How many tokens there are."""
+        ...
+
+    def read(self, start: int, length: int) -> npt.NDArray[np.int64]:
+        """The tokens from `start` on."""
+        ...
+
+    def document_starts(self, start: int, length: int) -> npt.NDArray[np.int64]:
+        """Where documents begin among them, counted from `start`."""
+        ...
+
+
 class PackedRows:
     """The rows of a corpus: row i of epoch e is the window of `length` tokens from shift_e + i * length on.
 
@@ -109,7 +162,7 @@ class PackedRows:
     0 .. min(length - 1, tokens - rows * length): every window fits, whatever the shift.
     """
 
-    def __init__(self, shards: TokenShards, config: PackingConfig, *, seed: int, pad: int) -> None:
+    def __init__(self, shards: TokenStream, config: PackingConfig, *, seed: int, pad: int) -> None:
         """Rows of `shards`; `seed` decides shifts and splits, `pad` is the id that fills shortened rows.
 
         Raises:
@@ -117,8 +170,8 @@ class PackedRows:
         """
         if len(shards) < config.length:
             raise ValueError(
-                f"the corpus {shards.folder} has {len(shards)} tokens, too few for one row of {config.length}: "
-                f"use more text or a smaller length"
+                f"the corpus has {len(shards)} tokens, too few for one row of {config.length}: use more text or a "
+                f"smaller length"
             )
         self.length = config.length
         self.rows = max(1, (len(shards) - config.length + 1) // config.length)
@@ -147,7 +200,7 @@ class PackedRows:
         begins[0] = 0
         segments = np.cumsum(begins)
         tokens[kept:], segments[kept:] = self._pad, PADDING
-        return tokens, segments
+        return Row(tokens, segments)
 
     def shift(self, epoch: int) -> int:
         """Where the first row of an epoch begins."""
@@ -179,4 +232,4 @@ class FixedRows:
 
     def read(self, row: int, *, example: int, epoch: int) -> Row:  # noqa: ARG002  # fixed: no noise to address
         """Row number `row`, the same in every epoch."""
-        return self._tokens[row].copy(), np.zeros(self.length, dtype=np.int64)
+        return Row(self._tokens[row].copy(), np.zeros(self.length, dtype=np.int64))

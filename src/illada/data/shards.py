@@ -97,6 +97,11 @@ def write_shards(
     return manifest
 
 
+def token_dtype(vocab_size: int) -> np.dtype[Any]:
+    """The smallest of the two unsigned types that holds the ids of a vocabulary."""
+    return _DTYPES["uint16" if vocab_size <= 2**16 else "uint32"]
+
+
 def _dtype_name(tokenizer: Tokenizer) -> str:
     return "uint16" if tokenizer.vocab_size <= 2**16 else "uint32"
 

@@ -97,6 +97,18 @@ def parse_source(spec: str) -> Source:
     return Source(path=path, **values)
 
 
+def file_state(file: Path) -> tuple[str, int, int]:
+    """(path, size, time of change): what a prepared result is remembered by.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no such file: {file}")
+    state = file.stat()
+    return str(file.resolve()), state.st_size, state.st_mtime_ns
+
+
 # --- kinds of sources: the first that accepts a source reads it ---------------------------------------------------
 
 
@@ -206,17 +218,28 @@ def _plain_text_if_it_is(file: Path) -> Iterator[str]:
         yield text
 
 
-def _json_lines(file: Path, field: str) -> Iterator[str]:
+def json_records(file: Path) -> Iterator[tuple[str, Any]]:
+    """(place, value) of every line of a JSON-lines file that is not empty; `.gz` and `.zst` are decompressed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is no JSON, or the compressed file is damaged.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no such file: {file}")
     with _decompressed(file) as stream:
         for number, line in enumerate(stream, start=1):
             place = f"{file}, line {number}"
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                yield place, json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{place} is not valid JSON: {error}") from error
-            yield _text_of(record, field, place)
+
+
+def _json_lines(file: Path, field: str) -> Iterator[str]:
+    return (_text_of(record, field, place) for place, record in json_records(file))
 
 
 def _parquet(file: Path, field: str) -> Iterator[str]:

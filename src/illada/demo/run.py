@@ -156,7 +156,7 @@ def step_seconds(config: ModelConfig, *, rows: int, length: int) -> float:
             clean=tokens,
             masked=masked,
             weight=torch.ones(rows, length),
-            token_count=rows * length,
+            normaliser=rows * length,
         )
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         times.append(time.perf_counter() - start)

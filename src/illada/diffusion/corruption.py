@@ -25,8 +25,9 @@ def sample_times(
     segments: int = 1,
     low_discrepancy: bool = True,
     floor: float = 1e-3,
+    ceiling: float = 1.0,
 ) -> Float[Tensor, "batch segments"]:
-    """One time in [floor, 1] for each segment of each example, t = (1 - floor) u + floor with u uniform in [0, 1).
+    """One time in [floor, ceiling] for each segment of each example, t = (ceiling - floor) u + floor, u ~ U[0, 1).
 
     Plain times are independent. Low-discrepancy times are uniform too, but those of any run of consecutive examples
     cover the interval evenly, which takes most of the spread of t out of a batch's loss (the purpose of MDLM's
@@ -40,20 +41,24 @@ def sample_times(
         segments: Times per example, one for each part that a row may be split into.
         low_discrepancy: Even (the default) or independent.
         floor: The smallest time, which bounds the weight 1/t (LLaDA's code: 1e-3).
+        ceiling: The largest time (dLLM-Var, arXiv 2510.24605: 0.9).
 
     Returns:
         float32 times. All segments are uniform; different segments of a row do not move together.
 
     Raises:
-        ValueError: `floor` is not between 0 and 1.
+        ValueError: not 0 < floor < ceiling <= 1.
     """
-    if not 0 < floor < 1:
-        raise ValueError(f"the floor of the times must lie between 0 and 1 (LLaDA uses 1e-3), not {floor}")
+    if not 0 < floor < ceiling <= 1:
+        raise ValueError(
+            f"the times need 0 < floor < ceiling <= 1 (LLaDA: 1e-3 and 1), not a floor of {floor} and a ceiling of "
+            f"{ceiling}"
+        )
     if low_discrepancy:
         u = _additive_sequence(example, stream=stream, epoch=epoch, segments=segments)
     else:
         u = stream.uniform(example, segments, epoch=epoch)
-    return (1 - floor) * u + floor
+    return (ceiling - floor) * u + floor
 
 
 def _additive_sequence(

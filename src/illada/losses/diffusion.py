@@ -50,14 +50,14 @@ def diffusion_loss(
     clean: Tokens,
     masked: Mask,
     weight: Float[Tensor, "batch length"],
-    token_count: int,
+    normaliser: int,
     chunk_logits: int = CHUNK_LOGITS,
 ) -> Float[Tensor, ""]:
-    """Eq. 1 per token: Σ over masked positions of weight * cross-entropy, divided by `token_count`.
+    """Eq. 1 per token: Σ over masked positions of weight * cross-entropy, divided by `normaliser`.
 
-    `weight` is the schedule's loss weight at each position's t (1/t for the linear schedule). `token_count` counts
-    every position of the whole optimisation step that is not padding, masked or not (B·L in the papers), over all
-    micro-batches and processes: so the sum of the losses of the parts is the loss of the whole.
+    `weight` is the schedule's loss weight at each position's t (1/t for the linear schedule). `normaliser` belongs to
+    the whole optimisation step, over all micro-batches and processes, so that the losses of its parts add up to its
+    own: in pre-training it counts every position that is not padding, masked or not (B·L in the papers).
     """
     where = masked.flatten().nonzero().flatten()
     total, _ = masked_cross_entropy(
@@ -67,7 +67,7 @@ def diffusion_loss(
         weight.flatten().index_select(0, where),
         chunk_logits=chunk_logits,
     )
-    return total / token_count
+    return total / normaliser
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -35,11 +35,16 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 @runtime_checkable
 class Loss(Protocol):
-    """A micro-batch's part of the loss per token of a step of `token_count` tokens."""
+    """What the loop descends: the sum over a micro-batch divided by what is common to the whole step."""
 
-    def __call__(self, model: Transformer, batch: Batch, *, token_count: int) -> Tensor:
-        """The scalar to take the gradient of."""
+    def __call__(self, model: Transformer, batch: Batch, *, normaliser: int) -> Tensor:
+        """A micro-batch's part of the step's loss: the scalar to take the gradient of."""
         ...
+
+
+def tokens_of(batch: Batch) -> int:
+    """The normaliser of pre-training: the tokens of the step."""
+    return batch.token_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +141,11 @@ def fit(
     schedule: LearningRate,
     clip_norm: float | None,
     hooks: Hooks,
+    normaliser: Callable[[Batch], int] = tokens_of,
 ) -> str | None:
     """Train until `config.steps` are taken; returns why it left before that, or None.
+
+    `normaliser` is asked once for the whole batch of a step and handed to the loss of each of its micro-batches.
 
     Raises:
         FloatingPointError: the loss is no number; the last checkpoint is from before that.
@@ -149,8 +157,12 @@ def fit(
     hooks.throughput.restart(state.tokens)
     with GracefulStop() as stop:
         while state.step < config.steps:
-            step_loss = _train_step(state, config, forward=forward, loss=loss, schedule=schedule, clip_norm=clip_norm)
-            _after_step(state, config, step_loss, schedule=schedule, hooks=hooks)
+            batch = state.loader.next(config.batch_size)
+            total = _backward(state, config, batch, forward=forward, loss=loss, normaliser=normaliser(batch))
+            _descend(state, config, schedule=schedule, clip_norm=clip_norm)
+            state.step += 1
+            state.tokens += batch.token_count
+            _after_step(state, config, total, schedule=schedule, hooks=hooks)
             reason = stop.requested or ("its time is up" if time.monotonic() > deadline else None)
             if state.step % config.checkpoint_every == 0 or state.step == config.steps or reason:
                 _check_finite(state)
@@ -188,26 +200,23 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
-def _train_step(
-    state: TrainState,
-    config: LoopConfig,
-    *,
-    forward: Transformer,
-    loss: Loss,
-    schedule: LearningRate,
-    clip_norm: float | None,
+def _backward(
+    state: TrainState, config: LoopConfig, batch: Batch, *, forward: Transformer, loss: Loss, normaliser: int
 ) -> Tensor:
-    """One optimisation step; returns its loss without waiting for the device."""
+    """Gradients of one step, micro-batch by micro-batch; returns its loss without waiting for the device."""
     device = state.model.embedding.weight.device
-    batch = state.loader.next(config.batch_size)
-    token_count = batch.token_count
     total = torch.zeros((), device=device)
     size = config.micro_batch_size or config.batch_size
     for start in range(0, len(batch), size):
         with autocast(config.precision, device):
-            value = loss(forward, batch.rows(start, start + size), token_count=token_count)
+            value = loss(forward, batch.rows(start, start + size), normaliser=normaliser)
         value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         total += value.detach()
+    return total
+
+
+def _descend(state: TrainState, config: LoopConfig, *, schedule: LearningRate, clip_norm: float | None) -> None:
+    """Clip, step, average."""
     limit = math.inf if clip_norm is None else clip_norm
     state.gradient_norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit)
     rate = schedule.rate(state.step, steps=config.steps, plateau_at=state.rate.plateau_at)
@@ -217,9 +226,6 @@ def _train_step(
     state.optimizer.zero_grad(set_to_none=True)
     if state.average is not None:
         state.average.update(state.model)
-    state.step += 1
-    state.tokens += token_count
-    return total
 
 
 def _after_step(

@@ -1,73 +1,142 @@
-"""The masked diffusion objective: a batch of clean rows in, the loss of their corruption out."""
+"""The masked diffusion objective: a batch of clean rows in, the loss of their corruption out.
+
+Pre-training and every style of fine-tuning are this one computation; they differ in which positions can be masked,
+in the weight of a masked position, and in what the sum is divided by.
+"""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from illada.data.packing import Batch
+from illada.data.packing import PADDING, Batch, Part
 from illada.diffusion.corruption import absorb, sample_times, spread_times
 from illada.diffusion.schedule import LinearSchedule, loss_weight
 from illada.losses.diffusion import CHUNK_LOGITS, diffusion_loss
 from illada.model.transformer import Transformer
 from illada.seeding import Stream
 
+Maskable = Literal["everything", "response"]
+Normaliser = Literal["tokens", "examples", "masked"]
+
+_SCHEDULE = LinearSchedule()
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseConfig:
-    """How clean rows are corrupted."""
+    """How clean rows are corrupted, and how the loss weighs and counts what was masked."""
 
     low_discrepancy: bool = True
     """Spread t evenly over neighbouring examples instead of drawing each alone: same expectation, less variance."""
     floor: float = 1e-3
-    """Smallest t: t = (1 - floor) u + floor, as in LLaDA's code. It bounds the weight 1/t."""
+    """Smallest t, as in LLaDA's code. It bounds the weight 1/t."""
+    ceiling: float = 1.0
+    """Largest t."""
+    maskable: Maskable = "everything"
+    """response: the prompt stays visible."""
+    always_mask_end: bool = False
+    """Mask the end of text whatever t is."""
+    weighted: bool = True
+    """Weigh a masked position by 1/t, as the bound does; else by 1."""
+    normaliser: Normaliser = "tokens"
+    """What the sum is divided by. tokens: all but the padding (Eq. 1 of iLLaDA per token). examples: each example's
+    sum by the length of its answer, filler included, and these by the number of examples (LLaDA, algorithm 2).
+    masked: the masked positions, a plain mean."""
 
     def __post_init__(self) -> None:
-        """Refuse a floor outside (0, 1)."""
-        if not 0 < self.floor < 1:
-            raise ValueError(f"floor must lie between 0 and 1, got {self.floor}")
+        """Refuse times out of order and words that mean nothing here."""
+        if not 0 < self.floor < self.ceiling <= 1:
+            raise ValueError(f"t needs 0 < floor < ceiling <= 1, got a floor of {self.floor} and {self.ceiling}")
+        for name, choices in (("maskable", Maskable), ("normaliser", Normaliser)):
+            if (value := getattr(self, name)) not in get_args(choices):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}; got {value!r}")
 
 
 class DiffusionObjective:
-    """Eq. 1 of iLLaDA on a batch, its noise a function of (seed, example, epoch) alone."""
+    """The loss of a batch, its noise a function of (seed, example, epoch) alone."""
 
     def __init__(self, config: NoiseConfig, *, mask_id: int, seed: int, chunk_logits: int = CHUNK_LOGITS) -> None:
         self._config = config
         self._mask_id = mask_id
         self._times = Stream(seed, "time")
         self._masks = Stream(seed, "mask")
-        self._schedule = LinearSchedule()
         self._chunk_logits = chunk_logits
 
-    def __call__(self, model: Transformer, batch: Batch, *, token_count: int) -> Tensor:
-        """This batch's part of the loss per token of a step that holds `token_count` tokens in all.
+    def normaliser(self, batch: Batch) -> int:
+        """What the loss of a step is divided by; `batch` is the whole step."""
+        if self._config.normaliser == "tokens":
+            return batch.token_count
+        if self._config.normaliser == "examples":
+            return sum(len(row[row != PADDING].unique()) for row in batch.segments)
+        return max(1, int(self.corrupt(batch)[1].sum()))
 
-        The batch is moved to the model's device here, after what must be known on the CPU was read from it.
+    def corrupt(self, batch: Batch, *, segments: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(x_t, where it is masked, t of every position), each [batch, length], on the device of the batch.
+
+        `segments` is at least the number of segments of any row; None: it is counted, which waits for the device.
         """
-        segment_count = int(batch.segments.max()) + 1
-        packed = bool((batch.segments != 0).any())
-        batch = batch.to(model.head_weight.device)
         # the example's number alone addresses its times: it never comes twice in a run, and an epoch that ends in the
         # middle of a batch would cut the even spread in two
         times = sample_times(
             batch.example,
             stream=self._times,
-            segments=segment_count,
+            segments=_segments(batch) if segments is None else segments,
             low_discrepancy=self._config.low_discrepancy,
             floor=self._config.floor,
+            ceiling=self._config.ceiling,
         )
         t = spread_times(times, batch.segments)
-        masking = 1 - self._schedule.alpha(t)
+        masking = 1 - _SCHEDULE.alpha(t)
+        if batch.parts is not None:
+            if self._config.maskable == "response":
+                masking = masking.masked_fill(batch.parts == Part.PROMPT, 0.0)
+            if self._config.always_mask_end:
+                masking = masking.masked_fill((batch.parts == Part.END) & (batch.segments != PADDING), 1.0)
         uniform = self._masks.uniform(batch.example, batch.tokens.shape[1], epoch=batch.epoch)
         noisy, masked = absorb(batch.tokens, masking, uniform=uniform, mask_id=self._mask_id)
+        return noisy, masked, t
+
+    def __call__(self, model: Transformer, batch: Batch, *, normaliser: int) -> Tensor:
+        """This batch's part of the loss of a step whose `normaliser` is given.
+
+        The batch is moved to the model's device here, after what must be known on the CPU was read from it.
+        """
+        segments, packed = _segments(batch), bool((batch.segments != 0).any())
+        batch = batch.to(model.head_weight.device)
+        noisy, masked, t = self.corrupt(batch, segments=segments)
         hidden = model(noisy, batch.segments if packed else None)
         return diffusion_loss(
             hidden,
             model.head_weight,
             clean=batch.tokens,
             masked=masked,
-            # padding has t = 0 and is never masked; its weight is never read, but must not be infinite
-            weight=loss_weight(self._schedule, torch.where(t > 0, t, 1.0)),
-            token_count=token_count,
+            weight=self._weight(batch, t),
+            normaliser=normaliser,
             chunk_logits=self._chunk_logits,
         )
+
+    def _weight(self, batch: Batch, t: Tensor) -> Tensor:
+        # padding has t = 0 and is never masked; its weight is never read, but must not be infinite
+        weight = loss_weight(_SCHEDULE, torch.where(t > 0, t, 1.0)) if self._config.weighted else torch.ones_like(t)
+        if self._config.normaliser == "examples":
+            weight = weight / answer_lengths(batch)
+        return weight
+
+
+def _segments(batch: Batch) -> int:
+    return int(batch.segments.max()) + 1
+
+
+def answer_lengths(batch: Batch) -> Tensor:
+    """For every position the length of its example's answer, end of text and filler included; 1 where there is none.
+
+    Raises:
+        ValueError: the batch is plain text.
+    """
+    if batch.parts is None:
+        raise ValueError("plain text has no answers to divide by: choose the normaliser tokens")
+    answer = (batch.parts != Part.PROMPT) & (batch.segments != PADDING)
+    segment = batch.segments.clamp(min=0)
+    lengths = torch.zeros_like(batch.segments, dtype=torch.float32).scatter_add_(1, segment, answer.float())
+    return lengths.gather(1, segment).clamp(min=1)

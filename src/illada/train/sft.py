@@ -1,0 +1,167 @@
+"""Supervised fine-tuning: dialogues, a style, and a run that starts from a checkpoint.
+
+A style says how rows are made of examples and which positions the noise may mask. iLLaDA's is the same as
+pre-training: windows of one continuous stream of examples, masks over everything (arXiv 2606.25331, section 2.2).
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from rich.console import Console
+
+from illada.checkpoint.native import Checkpoint, find_checkpoint, load_checkpoint, load_weights
+from illada.config import fingerprint
+from illada.data.dialogues import Example
+from illada.data.example_rows import ExamplePacking, ExampleRows
+from illada.data.instruction_corpus import InstructionConfig, InstructionCorpus, prepare_instructions
+from illada.data.instructions import InstructionSet, InstructionStream
+from illada.data.loader import Loader
+from illada.data.packing import PackedRows, PackingConfig, RowSource
+from illada.durable import sha256
+from illada.evaluate.response import response_bound
+from illada.model.device import choose_device
+from illada.model.transformer import Transformer
+from illada.train.objective import DiffusionObjective
+from illada.train.run import Outcome, RunConfig, Task, check_folder, execute
+
+Rows = Literal["stream", "examples"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig(RunConfig):
+    """All that decides a run of fine-tuning, but for the checkpoint it starts from."""
+
+    instructions: InstructionConfig = field(default_factory=InstructionConfig)
+    rows: Rows = "stream"
+    """stream: windows of the examples laid one behind the other, cut by `stream`. examples: whole ones, by
+    `examples`."""
+    stream: PackingConfig = field(default_factory=PackingConfig)
+    examples: ExamplePacking = field(default_factory=ExamplePacking)
+    epochs: float | None = None
+    """Passes over the data, in place of the number of steps."""
+    held_out_examples: int = 128
+    """On which the bound of held-out responses is measured."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be counted."""
+        if self.rows not in get_args(Rows):
+            raise ValueError(f"rows must be one of {', '.join(get_args(Rows))}; got {self.rows!r}")
+        if self.epochs is not None and not (math.isfinite(self.epochs) and self.epochs > 0):
+            raise ValueError(f"epochs must be above 0, got {self.epochs}")
+        if self.held_out_examples < 1:
+            raise ValueError(f"held_out_examples must be at least 1, got {self.held_out_examples}")
+
+    @property
+    def length(self) -> int:
+        """Positions of a row."""
+        return self.stream.length if self.rows == "stream" else self.examples.length
+
+
+def run(
+    config: SftConfig,
+    folder: Path,
+    *,
+    start: Path,
+    cache: Path,
+    resume: bool = False,
+    console: Console | None = None,
+) -> Outcome:
+    """Fine-tune the model in `start`, or go on with a run that was interrupted.
+
+    Args:
+        config: the whole run; on resume it must be the one the run began with.
+        folder: the run folder.
+        start: a checkpoint or a run folder, whose newest checkpoint is taken.
+        cache: where encoded instructions are kept and found again.
+        resume: continue from the newest checkpoint in `folder`, or begin if there is none yet.
+        console: where progress is shown; None: nowhere.
+
+    Raises:
+        FileExistsError: `folder` holds a run and `resume` is not set.
+        FileNotFoundError: the checkpoint or a file of dialogues does not exist.
+        ValueError: rows longer than the model's context, a broken line, no template, another run's configuration.
+        OSError: the disk is full, say; the newest complete checkpoint stays.
+    """
+    console = console or Console(quiet=True)
+    check_folder(folder, resume=resume)
+    device = choose_device(config.device)
+    checkpoint = find_checkpoint(start)
+    saved = load_checkpoint(checkpoint)
+    if config.length > (limit := saved.model_config.max_length):
+        raise ValueError(f"rows of {config.length} tokens exceed the model's context of {limit}: shorten the rows")
+
+    def report(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    corpus = prepare_instructions(config.instructions, saved.tokenizer, cache, report=report)
+    sources = row_sources(config, corpus, pad=saved.tokenizer.specials.pad, eos=saved.tokenizer.specials.eos)
+    for (rows, _), file in zip(sources, config.instructions.files, strict=True):
+        if isinstance(rows, ExampleRows) and rows.left_out:
+            report(f"{file}: {rows.left_out:,} dialogues are longer than {config.length} tokens and left out")
+    if config.epochs is not None:
+        config = replace(config, loop=replace(config.loop, steps=steps_of(config, sources)))
+    identity = [fingerprint(config.instructions), corpus.folder.name, sha256(checkpoint / "model.safetensors")]
+    task = _build_task(config, saved, corpus, sources, identity, device, source=str(checkpoint))
+    return execute(config, folder, task, resume=resume, console=console)
+
+
+def row_sources(config: SftConfig, corpus: InstructionCorpus, *, pad: int, eos: int) -> list[tuple[RowSource, float]]:
+    """The rows of each file and their share: its number of rows times its weight."""
+    sources: list[tuple[RowSource, float]] = []
+    for instructions, weight in corpus.train:
+        rows: RowSource
+        if config.rows == "stream":
+            rows = PackedRows(
+                InstructionStream(instructions, seed=config.seed), config.stream, seed=config.seed, pad=pad
+            )
+        else:
+            rows = ExampleRows(instructions, config.examples, seed=config.seed, pad=pad, eos=eos)
+        sources.append((rows, weight * rows.rows))
+    return sources
+
+
+def steps_of(config: SftConfig, sources: list[tuple[RowSource, float]]) -> int:
+    """The steps in which so many epochs pass over all rows."""
+    if config.epochs is None:
+        return config.loop.steps
+    return max(1, math.ceil(config.epochs * sum(rows.rows for rows, _ in sources) / config.loop.batch_size))
+
+
+def held_out_examples(instructions: InstructionSet, count: int, *, longest: int) -> list[Example]:
+    """At most `count` dialogues, spread evenly, that fit into `longest` tokens."""
+    fitting = [int(pair) for pair in instructions.whole if instructions.lengths[pair] <= longest]
+    chosen = fitting[:: max(1, len(fitting) // count)][:count]
+    examples = []
+    for pair in chosen:
+        tokens, prompt = instructions.example(pair)
+        examples.append(Example(prompt=tokens[:prompt].tolist(), response=tokens[prompt:].tolist()))
+    return examples
+
+
+def _build_task(
+    config: SftConfig,
+    saved: Checkpoint,
+    corpus: InstructionCorpus,
+    sources: list[tuple[RowSource, float]],
+    identity: list[str],
+    device: torch.device,
+    *,
+    source: str,
+) -> Task:
+    model = Transformer(saved.model_config)
+    load_weights(model, saved.weights, source=source)
+    mask_id = saved.tokenizer.specials.mask
+    examples = held_out_examples(corpus.held_out, config.held_out_examples, longest=config.length)
+    return Task(
+        title="fine-tuning",
+        model=model.to(device),
+        tokenizer=saved.tokenizer,
+        loader=Loader(sources, seed=config.seed),
+        data_identity=identity,
+        row_length=config.length,
+        objective=DiffusionObjective(config.noise, mask_id=mask_id, seed=config.seed),
+        measure=lambda model: response_bound(model, examples, mask_id=mask_id).metrics(),
+    )
