@@ -6,13 +6,15 @@ import pytest
 import torch
 
 import illada
+from illada import pipeline
 from illada.checkpoint.native import checkpoint_path, save_checkpoint
 from illada.data.tokenizer import Tokenizer
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer
-from illada.pipeline import BATCH_SIZE, LanguageModel, load
+from illada.pipeline import LanguageModel, load
+from illada.sample.canvas import Canvas
 from illada.sample.request import Completion, SamplingParams
-from illada.sample.sampler import Canvas, fill
+from illada.sample.sampler import fill
 
 CONTEXT = 64
 TEXT = "the cat sat on the mat and the dog sat on the log, while a man in a hat had a chat with the cat. " * 3
@@ -102,8 +104,8 @@ def test_a_completion_says_what_it_is_and_what_it_cost(language_model, tokenizer
     assert completion.seconds > 0
 
 
-def test_unequal_prompts_in_one_call_equal_each_alone_in_their_order(language_model):
-    assert len(PROMPTS) > BATCH_SIZE
+def test_unequal_prompts_in_one_call_equal_each_alone_in_their_order(language_model, monkeypatch):
+    monkeypatch.setattr(pipeline, "BATCH_SIZE", 16)
     assert len({len(prompt) for prompt in PROMPTS}) > 5
     params = SamplingParams(length=6, block_length=4)
     together = language_model.generate(PROMPTS, params)
@@ -120,7 +122,8 @@ def test_noise_is_the_prompts_own_beyond_one_batch(language_model):
         assert untimed(completion) == untimed(language_model.generate(prompt, params, seed=seed))
 
 
-def test_rows_go_through_the_model_in_batches(language_model):
+def test_rows_go_through_the_model_in_batches(language_model, monkeypatch):
+    monkeypatch.setattr(pipeline, "BATCH_SIZE", 16)
     rows = []
     language_model.generate(
         PROMPTS, length=3, steps=1, on_step=lambda number, tokens, revealed: rows.append(tokens.shape[0])
@@ -174,7 +177,7 @@ def test_as_many_seeds_as_prompts(language_model):
 def test_end_of_text_cuts_the_completion(tokenizer):
     model = fond_of(tokenizer, tokenizer.specials.eos, 10.0)
     model.transformer.double()
-    params = SamplingParams(length=10, temperature=1.0, unmasking="random")
+    params = SamplingParams(canvas="fixed", length=10, temperature=1.0, unmasking="random")
     seeds = list(range(40))
     prompt = [tokenizer.specials.bos, *tokenizer.encode("the")]
     canvases = [Canvas(tokens=(*prompt, *[None] * 10), seed=seed) for seed in seeds]
@@ -264,7 +267,7 @@ def test_prompt_and_completion_beyond_the_context_are_refused_with_both_numbers(
     room = CONTEXT - 1 - len(tokenizer.encode(prompt))
     assert language_model.generate(prompt, length=room, steps=1).forwards == 1
     with pytest.raises(ValueError, match=f"need {CONTEXT + 1} tokens, .* context holds {CONTEXT}"):
-        language_model.generate(["a", prompt], length=room + 1, steps=1)
+        language_model.generate(["a", prompt], canvas="fixed", length=room + 1, steps=1)
 
 
 # infill

@@ -4,22 +4,33 @@ model = illada.load("runs/tiny")
 print(model.generate("def read(path):", length=64).text)
 """
 
+import codecs
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import overload
 
 import torch
 
 from illada.checkpoint.native import find_checkpoint, load_checkpoint, load_weights
+from illada.data.chat import ChatTemplate, Message
 from illada.data.tokenizer import Tokenizer
 from illada.model.device import choose_device
 from illada.model.transformer import Transformer
-from illada.sample.request import Completion, SamplingParams
-from illada.sample.sampler import Canvas, FilledCanvas, OnStep, fill
+from illada.sample.canvas import BatchState, Canvas, FilledCanvas
+from illada.sample.request import Chunk, Completion, SamplingParams
+from illada.sample.sampler import OnStep, Step, exhaust, fill
+from illada.sample.stopping import Stopping
+from illada.sample.writing import Prompt, Writing, budget_within, write
 
-BATCH_SIZE = 16
+BATCH_SIZE = 64
+"""Prompts that share a forward at most."""
+MASK_SHOWN = "░"
+
+Messages = Sequence[Message | Mapping[str, str]]
+"""The turns of a dialogue, oldest first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,24 +83,89 @@ class LanguageModel:
             prompt: text; special tokens spelt in it stay text. The model sees BOS in front of it.
             params: how to sample; None: the defaults.
             seeds: one per prompt; None: the seed of the parameters for each, so that equal prompts give equal texts.
-            on_step: called after every forward of a batch of at most 16 rows; for live views.
+            on_step: called after every forward of a batch of at most 64 rows; for live views.
             options: single fields of `SamplingParams` by name, over `params`.
 
         Raises:
-            ValueError: an option out of range, or prompt and completion together exceed the context.
+            ValueError: an option out of range, or a prompt that leaves no room in the context.
         """
-        chosen = _merge(params, options)
         prompts = [prompt] if isinstance(prompt, str) else prompt
+        given = self._encoded(prompts)
+        completions = self.complete_ids(given, params, seeds=seeds, on_step=on_step, **options)
+        return completions[0] if isinstance(prompt, str) else completions
+
+    def chat(
+        self,
+        conversations: Sequence[Messages],
+        params: SamplingParams | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        on_step: OnStep | None = None,
+        **options: object,
+    ) -> list[Completion]:
+        """Answer several conversations in shared forwards, by the chat template of the tokenizer.
+
+        Raises:
+            ValueError: there is no template, it refuses a conversation, or as `generate`.
+        """
+        given = [self.chat_template.encode(messages) for messages in conversations]
+        return self.complete_ids(given, params, seeds=seeds, on_step=on_step, **options)
+
+    def stream(
+        self, prompt: str, params: SamplingParams | None = None, *, provisional: bool = False, **options: object
+    ) -> Iterator[Chunk]:
+        """Continue a prompt piece by piece: a chunk for every block, or, `provisional`, for every forward.
+
+        The texts of all chunks together are the completion's, which comes with the last. Leaving the iterator stops
+        the work.
+
+        Raises:
+            ValueError: as `generate`, before the first chunk.
+        """
+        return self.stream_ids(self._encoded([prompt])[0], params, provisional=provisional, **options)
+
+    def stream_chat(
+        self, messages: Messages, params: SamplingParams | None = None, *, provisional: bool = False, **options: object
+    ) -> Iterator[Chunk]:
+        """Answer a conversation piece by piece; see `stream`."""
+        return self.stream_ids(self.chat_template.encode(messages), params, provisional=provisional, **options)
+
+    def complete_ids(
+        self,
+        prompts: Sequence[Sequence[int]],
+        params: SamplingParams | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        on_step: OnStep | None = None,
+        **options: object,
+    ) -> list[Completion]:
+        """`generate` for prompts that are token ids already, BOS and all."""
+        chosen = self._chosen(params, options)
         noise = [chosen.seed] * len(prompts) if seeds is None else list(seeds)
         if len(noise) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts need as many seeds, got {len(noise)}")
-        given = [[self.tokenizer.specials.bos, *ids] for ids in self.tokenizer.encode_batch(prompts)]
-        self._check_context([len(ids) + chosen.length for ids in given])
-        canvases = [
-            Canvas(tokens=(*ids, *[None] * chosen.length), seed=seed) for ids, seed in zip(given, noise, strict=True)
-        ]
-        completions = self._complete(canvases, chosen, on_step, stop_at_end=True)
-        return completions[0] if isinstance(prompt, str) else completions
+        self._check_room(prompts, chosen)
+        requests = [Prompt(tokens=tuple(ids), seed=seed) for ids, seed in zip(prompts, noise, strict=True)]
+        completions = []
+        for start in range(0, len(requests), BATCH_SIZE):
+            began = time.perf_counter()
+            written = exhaust(self._write(requests[start : start + BATCH_SIZE], chosen), on_step)
+            seconds = time.perf_counter() - began
+            completions += [self._completion(writing, seconds) for writing in written]
+        return completions
+
+    def stream_ids(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams | None = None,
+        *,
+        provisional: bool = False,
+        **options: object,
+    ) -> Iterator[Chunk]:
+        """`stream` for a prompt of token ids."""
+        chosen = self._chosen(params, options)
+        self._check_room([prompt], chosen)
+        return self._streamed(Prompt(tokens=tuple(prompt), seed=chosen.seed), chosen, provisional)
 
     def infill(
         self,
@@ -107,58 +183,124 @@ class LanguageModel:
         Raises:
             ValueError: an option out of range, or all three parts together exceed the context.
         """
-        chosen = _merge(params, options)
+        chosen = self._chosen(params, options)
         specials = self.tokenizer.specials
         chosen = replace(chosen, suppress=(*chosen.suppress, specials.bos, specials.eos, specials.pad))
         before = [specials.bos, *self.tokenizer.encode(prefix)]
         after = self.tokenizer.encode(suffix)
-        self._check_context([len(before) + chosen.length + len(after)])
+        limit, need = self.transformer.config.max_length, len(before) + chosen.length + len(after)
+        if need > limit:
+            raise ValueError(
+                f"prompt and completion need {need} tokens, but the model's context holds {limit}: "
+                "shorten the prompt or ask for a smaller length"
+            )
         canvas = Canvas(tokens=(*before, *[None] * chosen.length, *after), seed=chosen.seed)
-        return self._complete([canvas], chosen, on_step, stop_at_end=False)[0]
+        began = time.perf_counter()
+        filled = fill(self.transformer, [canvas], chosen, mask_id=specials.mask, on_step=on_step)[0]
+        return self._filled_in(canvas, filled, chosen, time.perf_counter() - began)
 
-    def _complete(
-        self, canvases: list[Canvas], params: SamplingParams, on_step: OnStep | None, *, stop_at_end: bool
-    ) -> list[Completion]:
-        # rows that the model has beyond the vocabulary stand for no text
-        spare = range(self.tokenizer.vocab_size, self.transformer.config.vocab_size)
-        params = replace(params, suppress=(*params.suppress, *spare))
-        completions = []
-        for start in range(0, len(canvases), BATCH_SIZE):
-            batch = canvases[start : start + BATCH_SIZE]
-            began = time.perf_counter()
-            filled = fill(self.transformer, batch, params, mask_id=self.tokenizer.specials.mask, on_step=on_step)
-            seconds = time.perf_counter() - began
-            completions += [
-                self._completion(canvas, row, seconds, stop_at_end=stop_at_end)
-                for canvas, row in zip(batch, filled, strict=True)
-            ]
-        return completions
+    @cached_property
+    def chat_template(self) -> ChatTemplate:
+        """How turns become tokens.
 
-    def _completion(self, canvas: Canvas, filled: FilledCanvas, seconds: float, *, stop_at_end: bool) -> Completion:
-        """What was written into the holes, up to the end of text."""
-        holes = canvas.holes
-        tokens = [filled.tokens[position] for position in holes]
-        end = self.tokenizer.specials.eos
-        stopped = stop_at_end and end in tokens
-        if stopped:
-            tokens = tokens[: tokens.index(end)]
+        Raises:
+            ValueError: the tokenizer has no template.
+        """
+        return ChatTemplate(self.tokenizer)
+
+    def _write(self, prompts: Sequence[Prompt], params: SamplingParams) -> Generator[Step, None, list[Writing]]:
+        marker = self.tokenizer.encode(params.thinking_marker) if params.thinking_strength else []
+        return write(
+            self.transformer,
+            prompts,
+            params,
+            mask_id=self.tokenizer.specials.mask,
+            stopping=self._stopping(params),
+            thinking_marker=marker,
+        )
+
+    def _streamed(self, prompt: Prompt, params: SamplingParams, provisional: bool) -> Iterator[Chunk]:
+        stopping = self._stopping(params)
+        characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        began, sent, written = time.perf_counter(), 0, self._write([prompt], params)
+        try:
+            while True:
+                try:
+                    state = next(written).state
+                except StopIteration as end:
+                    completion = self._completion(end.value[0], time.perf_counter() - began)
+                    data = self._data(end.value[0])
+                    yield Chunk(text=characters.decode(data[sent:], final=True), completion=completion)
+                    return
+                # what the block before this one settled, but for what may yet become a stop string
+                data = stopping.decode(_given(state.canvases[0]))
+                certain = max(sent, len(data) - stopping.held_back(data))
+                text = characters.decode(data[sent:certain])
+                sent = certain
+                if text or provisional:
+                    yield Chunk(text=text, provisional=self._shown(state) if provisional else None)
+        finally:
+            written.close()
+
+    def _shown(self, state: BatchState) -> str:
+        """The block of the only row at work, as far as it is decided."""
+        tokens, mask = state.tokens[0].tolist(), self.tokenizer.specials.mask
+        start = state.canvases[0].holes[0]
+        return "".join(MASK_SHOWN if token == mask else self.tokenizer.decode([token]) for token in tokens[start:])
+
+    def _completion(self, writing: Writing, seconds: float) -> Completion:
+        cut = writing.cut
+        count = len(writing.tokens) if cut is None else cut.tokens
+        return Completion(
+            text=self._data(writing).decode("utf-8", errors="replace"),
+            tokens=tuple(writing.tokens[:count]),
+            finish_reason="stop" if cut is not None else "context" if writing.clipped else "length",
+            stop_string=None if cut is None else cut.stop_string,
+            prompt_tokens=len(writing.prompt.tokens),
+            forwards=writing.forwards,
+            positions=writing.positions,
+            seconds=seconds,
+            revealed_at=tuple(writing.revealed_at[:count]),
+        )
+
+    def _filled_in(self, canvas: Canvas, filled: FilledCanvas, params: SamplingParams, seconds: float) -> Completion:
+        tokens = [filled.tokens[position] for position in canvas.holes]
         return Completion(
             text=self.tokenizer.decode(tokens),
             tokens=tuple(tokens),
-            finish_reason="stop" if stopped else "length",
-            prompt_tokens=len(canvas.tokens) - len(holes),
+            finish_reason="length",
+            prompt_tokens=len(canvas.tokens) - len(tokens),
             forwards=filled.forwards,
+            positions=filled.forwards * len(canvas.tokens) * (2 if params.guidance else 1),
             seconds=seconds,
-            revealed_at=tuple(filled.revealed_at[position] for position in holes[: len(tokens)]),
+            revealed_at=tuple(filled.revealed_at[position] for position in canvas.holes),
         )
 
-    def _check_context(self, lengths: list[int]) -> None:
-        limit = self.transformer.config.max_length
-        if (longest := max(lengths, default=0)) > limit:
-            raise ValueError(
-                f"prompt and completion need {longest} tokens, but the model's context holds {limit}: "
-                "shorten the prompt or ask for a smaller length"
-            )
+    def _data(self, writing: Writing) -> bytes:
+        return self.tokenizer.decode_bytes(writing.tokens) if writing.cut is None else writing.cut.data
+
+    def _stopping(self, params: SamplingParams) -> Stopping:
+        return Stopping(end_ids=(self.tokenizer.specials.eos,), strings=params.stop, decode=self.tokenizer.decode_bytes)
+
+    def _encoded(self, prompts: list[str]) -> list[list[int]]:
+        return [[self.tokenizer.specials.bos, *ids] for ids in self.tokenizer.encode_batch(prompts)]
+
+    def _check_room(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> None:
+        """Every prompt before the first forward of any."""
+        for ids in prompts:
+            budget_within(self.transformer.config.max_length, prompt=len(ids), params=params)
+
+    def _chosen(self, params: SamplingParams | None, options: dict[str, object]) -> SamplingParams:
+        chosen = _merge(params, options)
+        # rows that the model has beyond the vocabulary stand for no text
+        spare = range(self.tokenizer.vocab_size, self.transformer.config.vocab_size)
+        return replace(chosen, suppress=(*chosen.suppress, *spare))
+
+
+def _given(canvas: Canvas) -> list[int]:
+    """What is written in front of the block of a canvas."""
+    behind_prompt = canvas.tokens[canvas.prompt_length :]
+    return [token for token in behind_prompt if token is not None]
 
 
 def load(path: str | Path, *, device: str = "auto", dtype: torch.dtype = torch.float32) -> LanguageModel:

@@ -21,8 +21,9 @@ from illada.demo.watch import text_pieces, watch
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer, initialize
 from illada.recipes.pretraining import tiny
+from illada.sample.canvas import Canvas
 from illada.sample.request import SamplingParams
-from illada.sample.sampler import Canvas, fill
+from illada.sample.sampler import fill
 from illada.track.sinks import read_jsonl
 from illada.train.loop import LoopConfig
 from illada.train.pretrain import PretrainConfig

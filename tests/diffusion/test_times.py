@@ -134,5 +134,5 @@ def test_the_exact_sequence_is_offset_plus_multiples_of_the_step():
 
 @pytest.mark.parametrize("floor", [0.0, -0.1, 1.0, 2.0])
 def test_a_floor_outside_the_interval_is_refused_with_its_value(floor):
-    with pytest.raises(ValueError, match=f"between 0 and 1 .*, not {floor}"):
+    with pytest.raises(ValueError, match=f"0 < floor < ceiling <= 1 .*a floor of {floor}"):
         sample_times(torch.arange(2), stream=Stream(0, "time"), floor=floor)

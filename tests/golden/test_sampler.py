@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from illada.sample.canvas import Canvas
 from illada.sample.request import SamplingParams
-from illada.sample.sampler import Canvas, fill
+from illada.sample.sampler import fill
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "expected" / "sampler.json").read_text())
 MASK = {"illada": 5, "llada": 500, "llada-gqa": 500}

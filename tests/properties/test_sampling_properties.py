@@ -12,8 +12,9 @@ from illada.data.tokenizer import Tokenizer
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer
 from illada.pipeline import LanguageModel
+from illada.sample.canvas import Canvas
 from illada.sample.request import SamplingParams
-from illada.sample.sampler import Canvas, fill
+from illada.sample.sampler import fill
 
 SMALL = settings(max_examples=40, deadline=None)
 MASK = 4

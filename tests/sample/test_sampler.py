@@ -14,8 +14,9 @@ import torch
 
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer
+from illada.sample.canvas import Canvas
 from illada.sample.request import SamplingParams
-from illada.sample.sampler import Canvas, fill
+from illada.sample.sampler import fill
 
 VOCAB = 40
 MASK = 38  # not the last id, and not the first

@@ -5,8 +5,9 @@ import torch
 
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer
+from illada.sample.canvas import Canvas
 from illada.sample.request import SamplingParams
-from illada.sample.sampler import Canvas, fill
+from illada.sample.sampler import fill
 
 VOCABULARY, MASK = 12, 3
 

@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pretrain": ("illada.cli.pretrain", "pre-train a model from text"),
     "sft": ("illada.cli.sft", "fine-tune a model on dialogues"),
     "skills": ("illada.cli.skills", "write problems with exact answers, to train on"),
+    "eval": ("illada.cli.eval", "measure how well a model solves tasks"),
     "generate": ("illada.cli.generate", "continue a prompt"),
     "infill": ("illada.cli.infill", "write what stands between a prefix and a suffix"),
     "describe": ("illada.cli.describe", "parameters, memory and FLOPs of a named size"),

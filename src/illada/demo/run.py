@@ -34,7 +34,7 @@ PROMPT = "def read(self, path):\n"
 GAP = ("    for name in ", ":\n        print(name)\n")
 VOCABULARY = 263
 """The bytes and the specials: minutes of training are too few to learn what thousands of tokens mean."""
-WRITING = SamplingParams(block_length=32, temperature=0.7, unmasking="random", seed=1)
+WRITING = SamplingParams(canvas="fixed", block_length=32, temperature=0.7, unmasking="random", seed=1)
 """By confidence, a model this young would write the blanks first, and then nothing but blanks."""
 SHOWN_BOARDS = 6
 BLANKS = 9

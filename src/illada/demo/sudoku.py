@@ -28,8 +28,9 @@ from illada.demo.report import SolvedBoard
 from illada.model.accounting import count_flops
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer, initialize
+from illada.sample.canvas import Canvas
 from illada.sample.request import SamplingParams
-from illada.sample.sampler import Canvas, OnStep, fill
+from illada.sample.sampler import OnStep, fill
 from illada.track.console import ProgressBar
 from illada.track.throughput import Throughput
 from illada.train.learning_rate import WarmupConstantCosine

@@ -2,27 +2,32 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from illada.sample.unmasking import UNMASKING, Unmasking
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "context"]
+CanvasKind = Literal["variable", "fixed"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How to fill a canvas of masks.
+    """How to fill masks with text.
 
     Raises:
         ValueError: a value outside its range, with the value and the range.
     """
 
     length: int = 128
-    """Masked positions to fill: the longest completion, in tokens."""
+    """The longest completion, in tokens."""
+    canvas: CanvasKind = "variable"
+    """variable: one block of masks at a time, until the text ends. fixed: all `length` masks from the beginning."""
     block_length: int = 32
-    """The canvas is filled block by block, left to right; within a block in any order. The last may be shorter."""
+    """Masks are filled block by block, left to right; within a block in any order. The last may be shorter."""
     steps: int | None = None
-    """Forwards for the whole canvas; None: one per token, the slowest and best."""
+    """Forwards for all `length` tokens; None: one per token, the slowest and best."""
+    stop: tuple[str, ...] = ()
+    """The text ends before the first of these strings."""
     temperature: float = 0.0
     """0: the likeliest token. Above: Gumbel noise, in float64, on logits / temperature."""
     top_p: float = 1.0
@@ -32,6 +37,12 @@ class SamplingParams:
     unconditional forward sees the prompt masked (LLaDA, arXiv 2502.09992, appendix A.2)."""
     unmasking: str = "low_confidence"
     """Which chosen tokens become text first: see `illada.sample.unmasking`."""
+    thinking_marker: str = "</think>"
+    """What closes a model's thoughts: see `illada.sample.thinking`."""
+    thinking_strength: float = 0.0
+    """How much the closing marker is favoured at the end of the budget, in logits; 0: not at all."""
+    thinking_power: float = 3.0
+    """How late: the strength grows with the progress to this power."""
     suppress: tuple[int, ...] = ()
     """Token ids that are never chosen and count in no confidence; [MASK] is always among them."""
     seed: int = 0
@@ -47,12 +58,15 @@ class SamplingParams:
                 f"steps must be between 1 and the length: got {self.steps} steps for {self.length} tokens, and every "
                 "step reveals at least one"
             )
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ValueError(f"temperature must be 0 or more, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise ValueError(f"guidance must be 0 or more, got {self.guidance}")
+        for name in ("temperature", "guidance", "thinking_strength", "thinking_power"):
+            if not (math.isfinite(value := getattr(self, name)) and value >= 0):
+                raise ValueError(f"{name} must be 0 or more, got {value}")
+        if "" in self.stop:
+            raise ValueError("a stop string is empty: every text would end before it begins")
+        if self.canvas not in get_args(CanvasKind):
+            raise ValueError(f"canvas must be one of {', '.join(get_args(CanvasKind))}; got {self.canvas!r}")
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed must be a signed 64-bit integer, got {self.seed}")
         if self.unmasking not in UNMASKING:
@@ -70,13 +84,36 @@ class Completion:
 
     text: str
     tokens: tuple[int, ...]
-    """Ids of the text: nothing after the end of text, no [MASK]."""
+    """Ids of the text: nothing after the end of text, no [MASK]. Where a stop string begins inside a token, the text
+    holds the rest of that token's characters and these do not."""
     finish_reason: FinishReason
-    """stop: the model ended the text; length: the canvas was full."""
+    """stop: the text ended, by an end of text or a stop string; length: its budget was used up; context: so was the
+    model's context, which left less than `length`."""
+    stop_string: str | None = None
+    """The stop string that ended it."""
     prompt_tokens: int
     forwards: int
     """Forward passes that this request took part in; guidance runs two rows in one."""
+    positions: int
+    """Token positions that were computed for it: the length of its row, summed over its forwards."""
     seconds: float
     """Wall time of the batch it was in."""
     revealed_at: tuple[int, ...]
     """The forward, counted from 1, at which each token became text."""
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """How many tokens of the text a forward wrote on average."""
+        return len(self.tokens) / self.forwards if self.forwards else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """A piece of a completion while it is being written."""
+
+    text: str
+    """What has become certain since the last chunk; all of them together are the completion's text."""
+    provisional: str | None = None
+    """The rest of the block as it stands, "░" where a mask is left; it may still change."""
+    completion: Completion | None = None
+    """The whole, with the last chunk."""

@@ -1,50 +1,45 @@
-"""Filling the holes of a canvas: forward, choose, unmask, until none is left.
+"""Filling the holes of canvases: forward, choose, unmask, until none is left.
 
 A canvas is any row of tokens in which some positions are holes: a prompt with masks behind it, a gap between a prefix
 and a suffix, a sudoku. Rows of different lengths and different numbers of holes share the forwards; each is padded,
 isolated and numbered so that it gets what it would get alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from illada.model.transformer import Transformer
+from illada.sample.canvas import BatchState, Canvas, FilledCanvas
 from illada.sample.choice import choose_tokens
 from illada.sample.plan import PlannedStep, reveal_plan
 from illada.sample.request import SamplingParams
 from illada.seeding import Stream
 
 _ORDER = Stream(0, "unmasking")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Canvas:
-    """A row to complete: `tokens` with None where a token is to be found."""
-
-    tokens: tuple[int | None, ...]
-    seed: int = 0
-
-    @property
-    def holes(self) -> list[int]:
-        """The positions to fill, from left to right."""
-        return [position for position, token in enumerate(self.tokens) if token is None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FilledCanvas:
-    """A canvas without holes."""
-
-    tokens: tuple[int, ...]
-    revealed_at: tuple[int, ...]
-    """For every position the forward, counted from 1, that filled it; 0 where it was given."""
-    forwards: int
-
+_MOST_HOLES = 1 << 16
 
 OnStep = Callable[[int, Tensor, Tensor], None]
 """Called after every step with its number (from 1), the tokens [rows, length] and what it revealed (bool, alike)."""
+
+Leaves = Callable[[int, tuple[int, ...]], bool]
+"""Whether canvas number n is done, given the tokens that fill its holes from the left without a gap."""
+
+Adjust = Callable[[Tensor, BatchState, Tensor], Tensor]
+"""Changes logits [rows, window, vocab] of the holes [rows, window] before a token is chosen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one forward did: the rows at work after it, and which positions it revealed (bool, [rows, length])."""
+
+    number: int
+    """From 1, over the whole request."""
+    state: BatchState
+    revealed: Tensor
 
 
 @torch.inference_mode()
@@ -64,126 +59,130 @@ def fill(
         ValueError: a canvas exceeds the model's context or holds [MASK] as a given token, or `params.suppress` names
             an id that there is not, or leaves none to choose.
     """
+    plans = [_plan(len(canvas.holes), params) for canvas in canvases]
+    return exhaust(denoise(model, canvases, plans, params, mask_id=mask_id), on_step)
+
+
+def denoise(
+    model: Transformer,
+    canvases: Sequence[Canvas],
+    plans: Sequence[Sequence[PlannedStep]],
+    params: SamplingParams,
+    *,
+    mask_id: int,
+    leaves: Leaves | None = None,
+    adjust: Adjust | None = None,
+) -> Generator[Step, None, list[FilledCanvas]]:
+    """Carry out one plan per canvas, a forward at a time; the generator's value is the result.
+
+    A canvas whose further holes do not matter leaves the batch as soon as `leaves` says so, and costs nothing more.
+
+    Raises:
+        ValueError: as `fill` does.
+    """
+    _check(model, canvases, params, mask_id=mask_id)
     if not canvases:
         return []
-    _check(model, canvases, params, mask_id=mask_id)
-    state = _State.build(canvases, params, mask_id=mask_id, device=model.embedding.weight.device)
+    results: dict[int, FilledCanvas] = {}
+    with torch.inference_mode():
+        state = BatchState.build(canvases, plans, mask_id=mask_id, device=model.embedding.weight.device)
     suppress = torch.tensor(sorted({mask_id, *params.suppress}), device=state.tokens.device)
+    known = [0] * len(canvases)
     for number in range(state.steps):
-        revealed = _step(model, state, params, number, mask_id=mask_id, suppress=suppress)
+        # the mode is left before every yield: it belongs to the thread, and the caller has the thread then
+        with torch.inference_mode():
+            revealed = _step(model, state, params, number, mask_id=mask_id, suppress=suppress, adjust=adjust)
+        yield Step(number=number + 1 + max(row.first_step for row in canvases), state=state, revealed=revealed)
+        with torch.inference_mode():
+            if leaves is not None and _let_leave(state, leaves, known, results, steps_done=number + 1):
+                break
+    for row, canvas in enumerate(state.canvases):
+        if state.numbers[row] not in results:
+            results[state.numbers[row]] = state.result(row, steps_done=state.steps, holes=len(canvas.holes))
+    return [results[number] for number in range(len(canvases))]
+
+
+ResultT = TypeVar("ResultT")
+
+
+def exhaust(steps: Generator[Step, None, ResultT], on_step: OnStep | None = None) -> ResultT:
+    """Take every step, tell `on_step` of each, and return what comes out."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
         if on_step is not None:
-            on_step(number + 1, state.tokens, revealed)
-    return state.results()
+            on_step(step.number, step.state.tokens, step.revealed)
 
 
-@dataclass(kw_only=True)
-class _State:
-    """The batch while it is being filled; positions are right-padded, holes numbered from the left."""
-
-    canvases: Sequence[Canvas]
-    tokens: Tensor
-    """[rows, length]"""
-    segments: Tensor | None
-    given: Tensor
-    """[rows, length], True where the caller gave a token: what guidance hides."""
-    hole_positions: Tensor
-    """[rows, holes], padded with 0."""
-    masked: Tensor
-    """[rows, holes], True where the hole is still open."""
-    revealed_at: Tensor
-    """[rows, holes]"""
-    starts: Tensor
-    stops: Tensor
-    reveals: Tensor
-    """[rows, steps]: the plan of each row; no reveals where a row needs fewer steps than others."""
-    window: int
-    """Widest window of any step."""
-    seeds: Tensor
-
-    @property
-    def steps(self) -> int:
-        """Forwards that the batch takes."""
-        return self.starts.shape[1]
-
-    @classmethod
-    def build(
-        cls, canvases: Sequence[Canvas], params: SamplingParams, *, mask_id: int, device: torch.device
-    ) -> "_State":
-        longest = max(len(canvas.tokens) for canvas in canvases)
-        holes = [canvas.holes for canvas in canvases]
-        plans = [_plan(len(row), params) for row in holes]
-        steps, most = max(map(len, plans)), max(map(len, holes))
-        segments = _padded([[0] * len(canvas.tokens) for canvas in canvases], longest, fill=-1)
-        tokens = [[mask_id if token is None else token for token in canvas.tokens] for canvas in canvases]
-        given = _padded([[token is not None for token in canvas.tokens] for canvas in canvases], longest, fill=False)
-        idle = PlannedStep(start=0, stop=0, reveals=0)
-        padded_plans = [plan + [idle] * (steps - len(plan)) for plan in plans]
-        return cls(
-            canvases=canvases,
-            tokens=_padded(tokens, longest, fill=0).to(device),
-            segments=segments.to(device) if bool((segments < 0).any()) else None,
-            given=given.to(device),
-            hole_positions=_padded(holes, most, fill=0).to(device),
-            masked=_padded([[True] * len(row) for row in holes], most, fill=False).to(device),
-            revealed_at=torch.zeros(len(canvases), most, dtype=torch.int64, device=device),
-            starts=torch.tensor([[step.start for step in plan] for plan in padded_plans], device=device),
-            stops=torch.tensor([[step.stop for step in plan] for plan in padded_plans], device=device),
-            reveals=torch.tensor([[step.reveals for step in plan] for plan in padded_plans], device=device),
-            window=max((step.stop - step.start for plan in plans for step in plan), default=0),
-            seeds=torch.tensor([canvas.seed for canvas in canvases], device=device),
-        )
-
-    def results(self) -> list[FilledCanvas]:
-        tokens, revealed_at = self.tokens.tolist(), self.revealed_at.tolist()
-        forwards = (self.reveals > 0).sum(1).tolist()
-        filled = []
-        for row, canvas in enumerate(self.canvases):
-            order = [0] * len(canvas.tokens)
-            for hole, position in enumerate(canvas.holes):
-                order[position] = revealed_at[row][hole]
-            text = tuple(tokens[row][: len(canvas.tokens)])
-            filled.append(FilledCanvas(tokens=text, revealed_at=tuple(order), forwards=forwards[row]))
-        return filled
+def _let_leave(
+    state: BatchState, leaves: Leaves, known: list[int], results: dict[int, FilledCanvas], *, steps_done: int
+) -> bool:
+    """Take out the rows that are done; True when none is left. `known` is how far each canvas was looked at."""
+    stay = []
+    for row, frontier in enumerate(state.frontiers()):
+        number = state.numbers[row]
+        grown, known[number] = frontier > known[number], frontier
+        if grown and leaves(number, state.filled(row, frontier)):
+            results[number] = state.result(row, steps_done=steps_done, holes=frontier)
+        else:
+            stay.append(row)
+    if 0 < len(stay) < len(state.canvases):
+        state.keep(stay)
+    return not stay
 
 
 def _step(
-    model: Transformer, state: _State, params: SamplingParams, number: int, *, mask_id: int, suppress: Tensor
+    model: Transformer,
+    state: BatchState,
+    params: SamplingParams,
+    number: int,
+    *,
+    mask_id: int,
+    suppress: Tensor,
+    adjust: Adjust | None,
 ) -> Tensor:
     """One forward and what follows from it; returns the positions it revealed, [rows, length]."""
     hole = state.starts[:, number, None] + torch.arange(state.window, device=state.tokens.device)
     inside = hole < state.stops[:, number, None]
     hole = hole.clamp(max=state.masked.shape[1] - 1)
     position = state.hole_positions.gather(1, hole)
+    open_holes = state.masked.gather(1, hole) & inside
     logits = _window_logits(model, state, position, params.guidance, mask_id=mask_id)
+    if adjust is not None:
+        logits = adjust(logits, state, torch.where(open_holes, position, -1))
+    seeds, steps, holes = state.noise[:, 0], state.noise[:, 1] + number, state.noise[:, 2:] + hole
     chosen, confidence = choose_tokens(
         logits,
         suppress=suppress,
         temperature=params.temperature,
         top_p=params.top_p,
-        noise_at=torch.stack((state.seeds, torch.full_like(state.seeds, number)), dim=1),
-        hole=hole,
+        noise_at=torch.stack((seeds, steps), dim=1),
+        hole=holes,
     )
     reveal = params.policy.select(
         confidence,
-        masked=state.masked.gather(1, hole) & inside,
+        masked=open_holes,
         count=state.reveals[:, number],
-        uniform=_position_noise(state.seeds, number, hole),
+        uniform=_position_noise(seeds, steps, holes),
     )
     row, column = reveal.nonzero(as_tuple=True)
     where, at = position[row, column], hole[row, column]
     state.tokens[row, where] = chosen[row, column]
     state.masked[row, at] = False
     state.revealed_at[row, at] = number + 1
-    revealed = torch.zeros_like(state.given)
+    revealed = torch.zeros_like(state.prompt)
     revealed[row, where] = True
     return revealed
 
 
-def _window_logits(model: Transformer, state: _State, position: Tensor, guidance: float, *, mask_id: int) -> Tensor:
+def _window_logits(model: Transformer, state: BatchState, position: Tensor, guidance: float, *, mask_id: int) -> Tensor:
     """Logits [rows, window, vocab]: only the window's positions meet the vocabulary."""
     tokens, segments = state.tokens, state.segments
     if guidance:
-        tokens = torch.cat((tokens, tokens.masked_fill(state.given, mask_id)))
+        tokens = torch.cat((tokens, tokens.masked_fill(state.prompt, mask_id)))
         segments = None if segments is None else segments.repeat(2, 1)
         position = position.repeat(2, 1)
     hidden = model(tokens, segments)
@@ -194,10 +193,10 @@ def _window_logits(model: Transformer, state: _State, position: Tensor, guidance
     return logits
 
 
-def _position_noise(seeds: Tensor, number: int, hole: Tensor) -> Tensor:
+def _position_noise(seeds: Tensor, steps: Tensor, holes: Tensor) -> Tensor:
     """One number in [0, 1) per position of the window, addressed by (seed, step, hole)."""
-    index = seeds[:, None].expand_as(hole)
-    return _ORDER.uniform(index, 1, epoch=number * (1 << 16) + hole).squeeze(-1)
+    index = seeds[:, None].expand_as(holes)
+    return _ORDER.uniform(index, 1, epoch=steps[:, None] * _MOST_HOLES + holes).squeeze(-1)
 
 
 def _check(model: Transformer, canvases: Sequence[Canvas], params: SamplingParams, *, mask_id: int) -> None:
@@ -217,7 +216,3 @@ def _plan(holes: int, params: SamplingParams) -> list[PlannedStep]:
     if holes == 0:
         return []
     return reveal_plan(holes, block_length=params.block_length, steps=min(params.steps or holes, holes))
-
-
-def _padded(rows: Sequence[Sequence[int]], length: int, *, fill: int) -> Tensor:
-    return torch.tensor([[*row, *[fill] * (length - len(row))] for row in rows])

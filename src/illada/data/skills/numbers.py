@@ -15,7 +15,10 @@ class Sort(ExactSkill):
     name: str = "sort"
 
     def make(self, draws: Draws, level: int) -> Problem:
-        """`Sort: 52 7 31` -> `7 31 52`. Every order of the same numbers is one key."""
+        """`Sort: 52 7 31` -> `7 31 52`. Every order of the same numbers is one key.
+
+        Level 1 has 330 keys, about 33 of them for tests, but each in 6 or 24 orders.
+        """
         count = draws.between(*{1: (3, 4), 2: (4, 5), 3: (5, 6)}[level])
         numbers = draws.sample(range(10) if level == 1 else range(100), count)
         ordered = " ".join(map(str, sorted(numbers)))

@@ -10,7 +10,7 @@ from torch import Tensor
 from illada.data import sudoku
 from illada.data.skills.problem import Draws, ExactSkill, Problem
 
-_STEP = re.compile(r"(\d+)([-+*/])(\d+)=(\d+)")
+_STEP = re.compile(r"([0-9]{1,6})([-+*/])([0-9]{1,6})=([0-9]{1,6})")
 _MOST = 999
 """No step of a countdown exceeds this."""
 
@@ -40,22 +40,28 @@ class Countdown(ExactSkill):
     def check(self, problem: Problem, reply: str) -> bool:
         """Two correct steps that use up the three numbers and end with the target."""
         target, *numbers = map(int, re.findall(r"\d+", problem.prompt))
-        left, result = Counter(numbers), 0
+        left = Counter(numbers)
         steps = [_STEP.fullmatch(step) for step in re.split(r"[\s,]+", reply.strip())]
-        if len(steps) != 2:
+        if len(steps) != len(numbers) - 1:
             return False
         for step in steps:
             if step is None or not _is_correct(step):
                 return False
-            left.subtract((int(step[1]), int(step[3])))
-            result = int(step[4])
-            left[result] += 1
-        return result == target and +left == Counter([target]) and min(left.values()) >= 0
+            # what a step uses must be there before it: its own result or a later one is not
+            used = Counter((int(step[1]), int(step[3])))
+            if not used <= left:
+                return False
+            left = left - used + Counter([int(step[4])])
+        return left == Counter([target])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sudoku(ExactSkill):
-    """Fill a 4x4 board that has one completion. The key is the completed board: test boards are new as wholes."""
+    """Fill a 4x4 board that has one completion.
+
+    The key is the completed board: test boards are new as wholes, though not up to a change of digits or of rows.
+    There are 288 boards, some 58 of them for tests, and thousands of ways to blank each.
+    """
 
     name: str = "sudoku"
     test_fraction: float = 0.2
