@@ -6,7 +6,7 @@ print(model.generate("def read(path):", length=64).text)
 
 import codecs
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import overload
 
 import torch
 
+from illada.assets import BASE
 from illada.checkpoint.native import find_checkpoint, load_checkpoint, load_weights
 from illada.data.chat import ChatTemplate, Message
 from illada.data.tokenizer import Tokenizer
@@ -113,7 +114,7 @@ class LanguageModel:
 
     def stream(
         self, prompt: str, params: SamplingParams | None = None, *, provisional: bool = False, **options: object
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk, None, None]:
         """Continue a prompt piece by piece: a chunk for every block, or, `provisional`, for every forward.
 
         The texts of all chunks together are the completion's, which comes with the last. Leaving the iterator stops
@@ -126,7 +127,7 @@ class LanguageModel:
 
     def stream_chat(
         self, messages: Messages, params: SamplingParams | None = None, *, provisional: bool = False, **options: object
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk, None, None]:
         """Answer a conversation piece by piece; see `stream`."""
         return self.stream_ids(self.chat_template.encode(messages), params, provisional=provisional, **options)
 
@@ -161,7 +162,7 @@ class LanguageModel:
         *,
         provisional: bool = False,
         **options: object,
-    ) -> Iterator[Chunk]:
+    ) -> Generator[Chunk, None, None]:
         """`stream` for a prompt of token ids."""
         chosen = self._chosen(params, options)
         self._check_room([prompt], chosen)
@@ -219,7 +220,7 @@ class LanguageModel:
             thinking_marker=marker,
         )
 
-    def _streamed(self, prompt: Prompt, params: SamplingParams, provisional: bool) -> Iterator[Chunk]:
+    def _streamed(self, prompt: Prompt, params: SamplingParams, provisional: bool) -> Generator[Chunk, None, None]:
         stopping = self._stopping(params)
         characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
         began, sent, written = time.perf_counter(), 0, self._write([prompt], params)
@@ -303,8 +304,10 @@ def _given(canvas: Canvas) -> list[int]:
     return [token for token in behind_prompt if token is not None]
 
 
-def load(path: str | Path, *, device: str = "auto", dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """The model in a run folder (its newest checkpoint) or a checkpoint folder.
+def load(path: str | Path = BASE, *, device: str = "auto", dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """The model in a run folder (its newest checkpoint) or a checkpoint folder, or one that comes with the package.
+
+    Those are `tiny`, which continues texts, and `tiny-instruct`, which answers.
 
     Raises:
         FileNotFoundError: no checkpoint is there.

@@ -75,7 +75,7 @@ def test_every_command_has_help_of_its_own(name, illada):
 
 
 def test_an_unknown_command_is_refused(refusal):
-    known = "demo, pretrain, sft, skills, eval, generate, infill, describe"
+    known = ", ".join(COMMANDS)
     assert refusal("pretrian", "tiny") == f"there is no command 'pretrian'; there are: {known}"
 
 

@@ -25,6 +25,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from illada.assets import embedded_model, embedded_models
 from illada.config import from_json, to_json
 from illada.data.tokenizer import Tokenizer
 from illada.durable import atomic_folder, sha256
@@ -153,13 +154,16 @@ def list_checkpoints(root: Path) -> list[tuple[int, Path]]:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a user means by `path`: itself, or the newest of the run folder.
+    """The checkpoint that a user means by `path`: itself, the newest of the run folder, or an embedded model's.
 
     Raises:
         FileNotFoundError: there is none.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give a run folder or a checkpoint folder")
+        if (embedded := embedded_model(str(path))) is not None:
+            return embedded
+        names = "".join(f" or {name!r}" for name in embedded_models())
+        raise FileNotFoundError(f"{path} does not exist: give a run folder or a checkpoint folder{names}")
     if (path / "manifest.json").exists():
         return path
     checkpoints = list_checkpoints(path / "checkpoints") or list_checkpoints(path)

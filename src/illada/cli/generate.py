@@ -6,21 +6,25 @@ from typing import Annotated
 
 import tyro
 
+from illada.assets import BASE
 from illada.cli.flags import parse
 from illada.cli.output import print_completion, watched
 from illada.pipeline import load
 from illada.sample.request import SamplingParams
 
+WRITING = SamplingParams(temperature=0.7, top_p=0.9, unmasking="random")
+"""By confidence and at temperature 0 a small model repeats what it has written."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Continue a prompt with a model that `illada pretrain` made."""
+    """Continue a prompt with a model that `illada pretrain` made, or the one that comes with the package."""
 
     prompt: Annotated[str, tyro.conf.Positional]
     """The text to continue; may be empty."""
-    model: Path
-    """A run folder or a checkpoint folder."""
-    params: Annotated[SamplingParams, tyro.conf.arg(name="")] = field(default_factory=SamplingParams)
+    model: Path = Path(BASE)
+    """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
+    params: Annotated[SamplingParams, tyro.conf.arg(name="")] = field(default_factory=lambda: WRITING)
     device: str = "auto"
     live: bool = False
     """Show the masks turning into text."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import tyro
 
+from illada.assets import BASE
 from illada.cli.flags import parse
 from illada.cli.output import print_completion, watched
 from illada.pipeline import load
@@ -18,8 +19,8 @@ class Arguments:
 
     prefix: Annotated[str, tyro.conf.Positional]
     suffix: Annotated[str, tyro.conf.Positional]
-    model: Path
-    """A run folder or a checkpoint folder."""
+    model: Path = Path(BASE)
+    """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
     params: Annotated[SamplingParams, tyro.conf.arg(name="")] = field(default_factory=lambda: SamplingParams(length=16))
     device: str = "auto"
     live: bool = False

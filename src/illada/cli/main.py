@@ -20,7 +20,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "skills": ("illada.cli.skills", "write problems with exact answers, to train on"),
     "eval": ("illada.cli.eval", "measure how well a model solves tasks"),
     "generate": ("illada.cli.generate", "continue a prompt"),
+    "chat": ("illada.cli.chat", "talk to a model"),
     "infill": ("illada.cli.infill", "write what stands between a prefix and a suffix"),
+    "export": ("illada.cli.export", "write the weights of a run without what only training needs"),
     "describe": ("illada.cli.describe", "parameters, memory and FLOPs of a named size"),
 }
 """Sub-commands: the module that holds `command(arguments)`, imported when called, and a line of help."""

@@ -65,6 +65,8 @@ class ExampleRows:
         self._instructions, self._config, self._pad, self._eos = instructions, config, pad, eos
         self._answer_noise, self._sight_noise = Stream(seed, "answer"), Stream(seed, "sight")
         self._canvas = _canvases(len(instructions), config, seed)
+        # where a long canvas does not fit, the dialogue has one that it needs
+        self._canvas[self._room() > config.length] = 0
         room = self._room()
         fitting = np.flatnonzero(room <= config.length)
         self.left_out = len(instructions) - len(fitting)
@@ -101,7 +103,8 @@ class ExampleRows:
         firsts = np.asarray(self._instructions.dialogue_starts[:-1])
         if self._config.filler == "canvas":
             per_dialogue = np.repeat(self._canvas, np.diff(self._instructions.dialogue_starts))
-            blocks = np.maximum(_blocks(lengths - prompts, self._config.block_length), per_dialogue)
+            needed = -(-(lengths - prompts) // self._config.block_length)
+            blocks = np.maximum(needed, per_dialogue)
             lengths = prompts + blocks * self._config.block_length
         return np.maximum.reduceat(lengths, firsts) if len(firsts) else lengths
 
@@ -115,7 +118,7 @@ class ExampleRows:
         parts[:prompt], parts[-1] = Part.PROMPT, Part.END
         if self._config.filler != "canvas":
             return text, parts
-        needed = int(_blocks(np.array(len(text) - prompt), self._config.block_length))
+        needed = -(-(len(text) - prompt) // self._config.block_length)
         blocks = int(self._canvas[dialogue]) or 1 + int(sight * needed)
         size = prompt + blocks * self._config.block_length
         more = max(0, size - len(text))
@@ -129,11 +132,6 @@ def _canvases(count: int, config: ExamplePacking, seed: int) -> npt.NDArray[np.i
     return np.where(draws[:, 0] < config.long_canvas_probability, 1 + (draws[:, 1] * config.longest_canvas), 0).astype(
         np.int64
     )
-
-
-def _blocks(tokens: npt.NDArray[np.int64], block_length: int) -> npt.NDArray[np.int64]:
-    """How many blocks hold so many tokens."""
-    return -(-tokens // block_length)
 
 
 def _bins(order: npt.NDArray[np.int64], room: npt.NDArray[np.int64], config: ExamplePacking) -> Iterator[list[int]]:

@@ -6,12 +6,14 @@ The problems are drawn independently, so a small world's problem may come twice;
 draws, and stands.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from illada.data.skills.registry import Item
+from illada.data.skills.problem import LEVELS
+from illada.data.skills.registry import SKILLS, Item, Split, items, named_skill, named_skills
 from illada.evaluate.intervals import Interval, wilson_interval
 from illada.sample.request import Completion
 
@@ -107,16 +109,17 @@ class SkillReport:
         Raises:
             ValueError: there are none.
         """
-        by_skill = _grouped(answers, lambda answer: answer.item.skill)
-        levels = {name: _grouped(some, lambda answer: answer.item.level) for name, some in by_skill.items()}
+        skills: dict[str, list[Answer]] = {}
+        levels: dict[str, dict[int, list[Answer]]] = {}
+        for answer in sorted(answers, key=lambda answer: answer.item.level):
+            skills.setdefault(answer.item.skill, []).append(answer)
+            levels.setdefault(answer.item.skill, {}).setdefault(answer.item.level, []).append(answer)
+        names = dict.fromkeys(answer.item.skill for answer in answers)
         return cls(
             answers=tuple(answers),
             overall=Score.of(answers),
-            skills={name: Score.of(some) for name, some in by_skill.items()},
-            levels={
-                name: {level: Score.of(some) for level, some in sorted(groups.items())}
-                for name, groups in levels.items()
-            },
+            skills={name: Score.of(skills[name]) for name in names},
+            levels={name: {level: Score.of(some) for level, some in levels[name].items()} for name in names},
         )
 
     def summary(self) -> dict[str, Any]:
@@ -131,3 +134,65 @@ class SkillReport:
                 for name, score in self.skills.items()
             },
         }
+
+
+def evaluate_skills(
+    generate: Generate,
+    skills: Sequence[str] = tuple(SKILLS),
+    *,
+    count: int = 200,
+    seed: int = 0,
+    levels: Sequence[int] = LEVELS,
+    split: Split = "test",
+    batch_size: int = 64,
+    on_progress: OnProgress | None = None,
+) -> SkillReport:
+    """Ask the first `count` problems of each skill, at most `batch_size` prompts of one skill at a time.
+
+    Raises:
+        ValueError: an unknown skill, split or level, a count or batch size below 1, or not one reply to each prompt.
+    """
+    for name, value in (("count", count), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    names = [skill.name for skill in named_skills(skills)]
+    problems = {name: list(items(name, split, count, seed=seed, levels=levels)) for name in names}
+    answers: list[Answer] = []
+    for asked in problems.values():
+        for start in range(0, count, batch_size):
+            answers += _answered(generate, asked[start : start + batch_size])
+            if on_progress is not None:
+                on_progress(len(answers))
+    return SkillReport.of(answers)
+
+
+def _answered(generate: Generate, asked: Sequence[Item]) -> list[Answer]:
+    """Ask, take the time, and check."""
+    began = time.perf_counter()
+    replies = generate([item.problem.prompt for item in asked])
+    seconds = (time.perf_counter() - began) / len(asked)
+    if len(replies) != len(asked):
+        raise ValueError(f"{len(asked)} prompts need as many replies, got {len(replies)}")
+    return [_judged(item, reply, seconds) for item, reply in zip(asked, replies, strict=True)]
+
+
+def _judged(item: Item, reply: str | Completion, seconds: float) -> Answer:
+    text = reply if isinstance(reply, str) else reply.text
+    correct = named_skill(item.skill).check(item.problem, text)
+    if isinstance(reply, str):
+        return Answer(item=item, reply=text, correct=correct, seconds=seconds)
+    return Answer(
+        item=item,
+        reply=text,
+        correct=correct,
+        seconds=seconds,
+        forwards=reply.forwards,
+        positions=reply.positions,
+        tokens=len(reply.tokens),
+    )
+
+
+def _mean(values: Sequence[int | None]) -> float | None:
+    """The mean of what is known."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

@@ -103,7 +103,7 @@ def illada_8b() -> SftConfig:
         SftConfig(
             stream=PackingConfig(length=8192),
             learning_rate=StepDowns(warmup_steps=200, levels=((0.0, 5e-6),), final_fraction=0.1, floor=5e-7),
-            epochs=12,
+            epochs=12.0,
             loop=LoopConfig(batch_size=256, micro_batch_size=1, compile=True, validate_every=500, checkpoint_every=500),
         )
     )

@@ -17,7 +17,7 @@ class Sort(ExactSkill):
     def make(self, draws: Draws, level: int) -> Problem:
         """`Sort: 52 7 31` -> `7 31 52`. Every order of the same numbers is one key.
 
-        Level 1 has 330 keys, about 33 of them for tests, but each in 6 or 24 orders.
+        Level 1 has 330 keys, 37 of them for tests, each in 6 or 24 orders.
         """
         count = draws.between(*{1: (3, 4), 2: (4, 5), 3: (5, 6)}[level])
         numbers = draws.sample(range(10) if level == 1 else range(100), count)
@@ -48,7 +48,7 @@ class Next(ExactSkill):
     name: str = "next"
 
     def make(self, draws: Draws, level: int) -> Problem:
-        """`Continue: 3 7 11 15` -> `19`. Level 1 has some 450 sequences."""
+        """`Continue: 3 7 11 15` -> `19`. Level 1 has 459 sequences, 56 of them for tests."""
         first = draws.between(0, {1: 50, 2: 200, 3: 800}[level])
         step = draws.between(1, {1: 9, 2: 12, 3: 25}[level])
         shown = [first + step * number for number in range(4)]

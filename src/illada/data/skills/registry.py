@@ -53,7 +53,7 @@ def items(
     """Problems number `start` to `start + count - 1` of one side of a skill, counted from 0.
 
     Problem number i is a function of (skill, split, seed, levels, i) alone. Its level is drawn evenly from `levels`;
-    a problem whose key belongs to the other side is drawn again. Problems of small worlds repeat.
+    a problem whose key belongs to the other side is drawn again, with its level. Problems of small worlds repeat.
 
     Raises:
         ValueError: an unknown skill, split or level, or a negative number.
