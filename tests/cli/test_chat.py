@@ -122,7 +122,14 @@ def talk(arguments, keys, *, home):
     environment = {**os.environ, "ILLADA_CACHE": str(home), "TERM": "xterm", "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
     command = [sys.executable, "-m", "illada", "chat", *map(str, arguments)]
     process = subprocess.Popen(
-        command, stdin=follower, stdout=follower, stderr=follower, env=environment, start_new_session=True
+        command,
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env=environment,
+        start_new_session=True,
+        # under nohup the child would ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(follower)
     shown, waiting, deadline = b"", list(keys), time.monotonic() + 60
