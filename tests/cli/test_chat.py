@@ -109,6 +109,14 @@ def test_a_bad_command_in_a_pipe_does_not_end_it(saved_model, illada, monkeypatc
     assert "there is no command /dance" in answer.err
 
 
+def test_a_question_that_fills_the_context_is_refused_and_the_next_is_answered(saved_model, illada, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("x" * 100 + "\nthe fox?\n"))
+    answer = illada("chat", "--model", saved_model, "--length", 4)
+    [completion] = load(saved_model).chat([[{"role": "user", "content": "the fox?"}]], length=4)
+    assert (answer.code, answer.out) == (0, chat.printable(completion.text) + "\n")
+    assert answer.err.startswith("illada: the prompt has ")
+
+
 def test_a_missing_model_is_refused_with_the_names_there_are(refusal):
     assert refusal("chat", "--model", "nowhere").startswith("nowhere does not exist: give a run folder or a checkpoint")
 

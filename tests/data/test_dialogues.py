@@ -59,7 +59,7 @@ def test_a_spec_names_fields_and_weight():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("a.jsonl,field=x", "unknown key 'field' in 'a.jsonl,field=x': choose among prompt, response, weight"),
+        ("a.jsonl,field=x", "unknown key 'field' in source 'a.jsonl,field=x': choose among prompt, response, weight"),
         ("a.jsonl,weight=much", "'much', but it must be a number"),
         ("a.jsonl,weight=0", "the weight of a.jsonl is 0.0, but it must be above 0"),
         ("a.jsonl,weight=inf", "but it must be above 0"),

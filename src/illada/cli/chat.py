@@ -62,8 +62,12 @@ def _through_pipe(conversation: Conversation) -> None:
         if question.startswith("/"):
             _obey(conversation, question, Console(stderr=True))
         elif question:
-            conversation.make_room(question)
-            [completion] = conversation.model.chat([conversation.messages(question)], conversation.params)
+            try:
+                conversation.make_room(question)
+                [completion] = conversation.model.chat([conversation.messages(question)], conversation.params)
+            except ValueError as error:  # a question that fills the context, say: the next may not
+                print(f"illada: {error}", file=sys.stderr)  # noqa: T201
+                continue
             conversation.answered(question, completion.text)
             print(printable(completion.text, encoding=sys.stdout.encoding or "utf-8"), flush=True)  # noqa: T201
 
@@ -97,10 +101,11 @@ def _obey(conversation: Conversation, line: str, console: Console) -> None:
 
 def _answer(conversation: Conversation, question: str, console: Console) -> None:
     """Show an answer as it comes into being; Ctrl-C keeps what is certain of it."""
-    if forgotten := conversation.make_room(question):
-        console.print(f"the oldest {forgotten} turns are forgotten: the context is full", style="dim", highlight=False)
     certain, completion = "", None
     try:
+        if forgotten := conversation.make_room(question):
+            told = f"the oldest {forgotten} turns are forgotten: the context is full"
+            console.print(told, style="dim", highlight=False)
         chunks = conversation.model.stream_chat(conversation.messages(question), conversation.params, provisional=True)
         with Live(console=console, auto_refresh=False, transient=True) as live, contextlib.closing(chunks):
             for chunk in chunks:

@@ -3,11 +3,12 @@
 import contextlib
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import tyro
+from rich.console import Console
 
 T = TypeVar("T")
 
@@ -31,6 +32,25 @@ def parse(what: type[T], arguments: Sequence[str], *, command: str, default: T |
         if leaving.code in (0, None):  # --help
             raise
         raise ValueError(f"{_first_paragraph(complaint.getvalue())}; {program} --help lists the flags") from None
+
+
+def take_recipe(
+    arguments: list[str], recipes: Collection[str], *, command: str, more: str = ""
+) -> tuple[str, list[str]]:
+    """(the recipe that is named first, the flags behind it); for --help alone, the flags of `tiny`.
+
+    Raises:
+        ValueError: no recipe is named, or an unknown one; the message lists those there are.
+    """
+    names = ", ".join(recipes)
+    if arguments and not arguments[0].startswith("-"):
+        if arguments[0] not in recipes:
+            raise ValueError(f"no recipe is called {arguments[0]!r}; there are: {names}")
+        return arguments[0], arguments[1:]
+    if not {"--help", "-h"} & set(arguments):
+        raise ValueError(f"name a recipe: illada {command} RECIPE, one of {names}")
+    Console().print(f"recipes: {names}; {more}the defaults below are those of tiny\n")
+    return "tiny", arguments
 
 
 def default_cache() -> Path:

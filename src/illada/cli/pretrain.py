@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from illada.cli.flags import default_cache, parse
+from illada.cli.flags import default_cache, parse, take_recipe
 from illada.recipes.pretraining import PRETRAINING
 from illada.train.pretrain import PretrainConfig, run
 
@@ -31,16 +31,7 @@ class Arguments:
 
 def command(arguments: list[str]) -> int:
     """Run the recipe that is named first, changed by the flags behind it."""
-    names = ", ".join(PRETRAINING)
-    if not arguments or arguments[0].startswith("-"):
-        recipe, flags = "tiny", arguments
-        if "--help" not in flags and "-h" not in flags:
-            raise ValueError(f"name a recipe: illada pretrain RECIPE, one of {names}")
-        Console().print(f"recipes: {names}; the defaults below are those of tiny\n")
-    else:
-        recipe, flags = arguments[0], arguments[1:]
-    if recipe not in PRETRAINING:
-        raise ValueError(f"no recipe is called {recipe!r}; there are: {names}")
+    recipe, flags = take_recipe(arguments, PRETRAINING, command="pretrain")
     default = Arguments(config=PRETRAINING[recipe]())
     chosen = parse(Arguments, flags, command=f"pretrain {recipe}", default=default)
     folder = chosen.out or Path("runs") / recipe

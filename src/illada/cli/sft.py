@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from illada.cli.flags import default_cache, parse
+from illada.cli.flags import default_cache, parse, take_recipe
 from illada.recipes.finetuning import FINETUNING, STYLES
 from illada.train.sft import SftConfig, run
 
@@ -36,16 +36,8 @@ class Arguments:
 
 def command(arguments: list[str]) -> int:
     """Run the recipe that is named first, in the style that is named next, changed by the flags behind them."""
-    names = ", ".join(FINETUNING)
-    if not arguments or arguments[0].startswith("-"):
-        recipe, flags = "tiny", arguments
-        if "--help" not in flags and "-h" not in flags:
-            raise ValueError(f"name a recipe: illada sft RECIPE, one of {names}")
-        Console().print(f"recipes: {names}; styles: {', '.join(STYLES)}; the defaults below are those of tiny\n")
-    else:
-        recipe, flags = arguments[0], arguments[1:]
-    if recipe not in FINETUNING:
-        raise ValueError(f"no recipe is called {recipe!r}; there are: {names}")
+    styles = f"styles: {', '.join(STYLES)}; "
+    recipe, flags = take_recipe(arguments, FINETUNING, command="sft", more=styles)
     config, flags = _styled(FINETUNING[recipe](), flags)
     chosen = parse(Arguments, flags, command=f"sft {recipe}", default=Arguments(config=config))
     if chosen.start is None:

@@ -1,14 +1,13 @@
 """Dialogues from JSON lines, and the examples that fine-tuning makes of them."""
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from illada.data.chat import ChatTemplate, Message
-from illada.data.sources import json_records
+from illada.data.sources import json_records, read_spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,19 +88,7 @@ def parse_dialogue_source(spec: str) -> DialogueSource:
     Raises:
         ValueError: an unknown key, or a weight that is no number above 0.
     """
-    path, *options = re.split(r",(?=\w+=)", spec)
-    known = [field.name for field in fields(DialogueSource) if field.name != "path"]
-    values: dict[str, Any] = {}
-    for option in options:
-        key, value = option.split("=", 1)
-        if key not in known:
-            raise ValueError(f"unknown key {key!r} in {spec!r}: choose among {', '.join(known)}")
-        values[key] = value
-    if "weight" in values:
-        try:
-            values["weight"] = float(values["weight"])
-        except ValueError as error:
-            raise ValueError(f"the weight in {spec!r} is {values['weight']!r}, but it must be a number") from error
+    path, values = read_spec(spec, [field.name for field in fields(DialogueSource) if field.name != "path"])
     return DialogueSource(path=path, **values)
 
 

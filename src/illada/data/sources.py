@@ -9,7 +9,7 @@ import os
 import re
 import sysconfig
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -78,8 +78,17 @@ def parse_source(spec: str) -> Source:
     Raises:
         ValueError: an unknown or repeated key, or a weight that is no number above 0.
     """
+    path, values = read_spec(spec, [field.name for field in fields(Source) if field.name != "path"])
+    return Source(path=path, **values)
+
+
+def read_spec(spec: str, known: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The path and the options of `PATH[,key=value]...`; a `weight` becomes a number.
+
+    Raises:
+        ValueError: a key that is not `known` or comes twice, or a weight that is no number.
+    """
     path, *options = re.split(r",(?=\w+=)", spec)
-    known = [field.name for field in fields(Source) if field.name != "path"]
     values: dict[str, Any] = {}
     for option in options:
         key, value = option.split("=", 1)
@@ -94,7 +103,7 @@ def parse_source(spec: str) -> Source:
         except ValueError as error:
             message = f"the weight in source {spec!r} is {values['weight']!r}, but it must be a number"
             raise ValueError(message) from error
-    return Source(path=path, **values)
+    return path, values
 
 
 def file_state(file: Path) -> tuple[str, int, int]:
