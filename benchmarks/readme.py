@@ -72,7 +72,14 @@ def train_step_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-ROWS = {"demo": demo_rows, "train_step": train_step_rows}
+def base_bound_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    bits = result["bits_per_byte"]
+    bound = f"at most {bits['bound']:.3f} ± {bits['bound_standard_error']:.3f}"
+    others = f"gzip {bits['gzip']:.3f}, bz2 {bits['bz2']:.3f}, unigram {bits['unigram_of_tokens']:.3f}"
+    return [(f"base model of the package, bits per byte of {result['settings']['text']}", f"{bound}; {others}")]
+
+
+ROWS = {"base_bound": base_bound_rows, "demo": demo_rows, "train_step": train_step_rows}
 
 
 if __name__ == "__main__":
