@@ -235,7 +235,7 @@ def test_options_are_fields_of_the_parameters_and_go_over_them(language_model):
 @pytest.mark.parametrize("method", ["generate", "infill"])
 def test_an_unknown_option_is_refused_with_the_list_of_options(language_model, method):
     texts = ("the",) if method == "generate" else ("the", "cat")
-    with pytest.raises(ValueError, match=r"no sampling option is called lenght, topp; there are: length, .*seed"):
+    with pytest.raises(ValueError, match=r"there is no option lenght, topp; there are: length, .*seed"):
         getattr(language_model, method)(*texts, lenght=4, topp=0.5)
 
 

@@ -4,13 +4,12 @@ model = illada.load("runs/tiny")
 print(model.generate("def read(path):", length=64).text)
 """
 
-import codecs
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, cast, overload
 
 import torch
 
@@ -18,12 +17,16 @@ from illada.assets import BASE
 from illada.checkpoint.native import find_checkpoint, load_checkpoint, load_weights
 from illada.data.chat import ChatTemplate, Message
 from illada.data.tokenizer import Tokenizer
+from illada.evaluate.pairs import encode_pair
+from illada.evaluate.scoring import CandidateScore, ScoringParams, score_candidates
+from illada.evaluate.shared_forwards import Candidate
 from illada.model.device import choose_device
 from illada.model.transformer import Transformer
 from illada.sample.canvas import BatchState, Canvas, FilledCanvas
 from illada.sample.request import Chunk, Completion, SamplingParams
 from illada.sample.sampler import OnStep, Step, exhaust, fill
 from illada.sample.stopping import Stopping
+from illada.sample.streaming import stream_chunks
 from illada.sample.writing import Prompt, Writing, budget_within, write
 
 BATCH_SIZE = 64
@@ -32,6 +35,8 @@ MASK_SHOWN = "░"
 
 Messages = Sequence[Message | Mapping[str, str]]
 """The turns of a dialogue, oldest first."""
+
+Params = TypeVar("Params", SamplingParams, ScoringParams)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +50,7 @@ class LanguageModel:
         """Refuse a vocabulary that the model has no rows for."""
         have, need = self.transformer.config.vocab_size, self.tokenizer.vocab_size
         if have < need:
-            raise ValueError(
-                f"the tokenizer has {need} entries, but the model only {have}: they do not belong together"
-            )
+            raise ValueError(f"the tokenizer has {need} entries, the model only {have}: they do not belong together")
 
     @overload
     def generate(
@@ -200,6 +203,86 @@ class LanguageModel:
         filled = fill(self.transformer, [canvas], chosen, mask_id=specials.mask, on_step=on_step)[0]
         return self._filled_in(canvas, filled, chosen, time.perf_counter() - began)
 
+    @overload
+    def score(
+        self,
+        prompt: str,
+        candidates: Sequence[str],
+        params: ScoringParams | None = None,
+        *,
+        on_progress: Callable[[int], None] | None = None,
+        **options: object,
+    ) -> list[CandidateScore]: ...
+    @overload
+    def score(
+        self,
+        prompt: list[str],
+        candidates: Sequence[Sequence[str]],
+        params: ScoringParams | None = None,
+        *,
+        on_progress: Callable[[int], None] | None = None,
+        **options: object,
+    ) -> list[list[CandidateScore]]: ...
+    def score(
+        self,
+        prompt: str | list[str],
+        candidates: Sequence[str] | Sequence[Sequence[str]],
+        params: ScoringParams | None = None,
+        *,
+        on_progress: Callable[[int], None] | None = None,
+        **options: object,
+    ) -> list[CandidateScore] | list[list[CandidateScore]]:
+        """How probable each candidate is behind its prompt; questions and candidates of any length share forwards.
+
+        Args:
+            prompt: text, or several; the model sees BOS in front of it. Blanks at its end move to the candidates.
+            candidates: what may follow it, leading blank included; for several prompts, a list for each.
+            params: how to score; None: the defaults.
+            on_progress: called with the number of candidates that are done.
+            options: single fields of `ScoringParams` by name, over `params`.
+
+        Raises:
+            ValueError: an option out of range, an empty candidate, or one that the context does not hold.
+        """
+        alone = isinstance(prompt, str)
+        prompts = [prompt] if isinstance(prompt, str) else prompt
+        lists = cast(Sequence[Sequence[str]], [candidates] if alone else candidates)
+        if len(prompts) != len(lists):
+            raise ValueError(f"{len(prompts)} prompts need as many lists of candidates, got {len(lists)}")
+        bos, given, targets = self.tokenizer.specials.bos, [], []
+        for text, few in zip(prompts, lists, strict=True):
+            pairs = [encode_pair(self.tokenizer, text, candidate) for candidate in few]
+            given.append([bos, *pairs[0][0]] if pairs else [bos])
+            targets.append([target for _, target in pairs])
+        chosen = _merge(ScoringParams, params, options)
+        scores = self.score_ids(given, targets, chosen, on_progress=on_progress)
+        return scores[0] if alone else scores
+
+    def score_ids(
+        self,
+        prompts: Sequence[Sequence[int]],
+        candidates: Sequence[Sequence[Sequence[int]]],
+        params: ScoringParams | None = None,
+        *,
+        on_progress: Callable[[int], None] | None = None,
+        **options: object,
+    ) -> list[list[CandidateScore]]:
+        """`score` for prompts and candidates that are token ids already, BOS and all."""
+        chosen = _merge(ScoringParams, params, options)
+        specials = self.tokenizer.specials
+        behind = (specials.eos,) if chosen.end and self.transformer.config.attention != "causal" else ()
+        pairs = [(tuple(ids), tuple(few)) for ids, some in zip(prompts, candidates, strict=True) for few in some]
+        scores = score_candidates(
+            self.transformer,
+            [Candidate(prompt=prompt, target=target, behind=behind) for prompt, target in pairs],
+            chosen,
+            mask_id=specials.mask,
+            byte_counts=[len(self.tokenizer.decode_bytes(target)) for _, target in pairs],
+            on_progress=on_progress,
+        )
+        ordered = iter(scores)
+        return [[next(ordered) for _ in some] for some in candidates]
+
     @cached_property
     def chat_template(self) -> ChatTemplate:
         """How turns become tokens.
@@ -221,27 +304,13 @@ class LanguageModel:
         )
 
     def _streamed(self, prompt: Prompt, params: SamplingParams, provisional: bool) -> Generator[Chunk, None, None]:
-        stopping = self._stopping(params)
-        characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        began, sent, written = time.perf_counter(), 0, self._write([prompt], params)
-        try:
-            while True:
-                try:
-                    state = next(written).state
-                except StopIteration as end:
-                    completion = self._completion(end.value[0], time.perf_counter() - began)
-                    data = self._data(end.value[0])
-                    yield Chunk(text=characters.decode(data[sent:], final=True), completion=completion)
-                    return
-                # what the block before this one settled, but for what may yet become a stop string
-                data = stopping.decode(_given(state.canvases[0]))
-                certain = max(sent, len(data) - stopping.held_back(data))
-                text = characters.decode(data[sent:certain])
-                sent = certain
-                if text or provisional:
-                    yield Chunk(text=text, provisional=self._shown(state) if provisional else None)
-        finally:
-            written.close()
+        began = time.perf_counter()
+        return stream_chunks(
+            self._write([prompt], params),
+            stopping=self._stopping(params),
+            complete=lambda writing: self._completion(writing, time.perf_counter() - began),
+            show=self._shown if provisional else None,
+        )
 
     def _shown(self, state: BatchState) -> str:
         """The block of the only row at work, as far as it is decided."""
@@ -292,16 +361,15 @@ class LanguageModel:
             budget_within(self.transformer.config.max_length, prompt=len(ids), params=params)
 
     def _chosen(self, params: SamplingParams | None, options: dict[str, object]) -> SamplingParams:
-        chosen = _merge(params, options)
+        chosen = _merge(SamplingParams, params, options)
         # rows that the model has beyond the vocabulary stand for no text
         spare = range(self.tokenizer.vocab_size, self.transformer.config.vocab_size)
-        return replace(chosen, suppress=(*chosen.suppress, *spare))
-
-
-def _given(canvas: Canvas) -> list[int]:
-    """What is written in front of the block of a canvas."""
-    behind_prompt = canvas.tokens[canvas.prompt_length :]
-    return [token for token in behind_prompt if token is not None]
+        end = (self.tokenizer.specials.eos,)
+        return replace(
+            chosen,
+            suppress=(*chosen.suppress, *spare, *(end if chosen.end == "never" else ())),
+            reveal_last=(*chosen.reveal_last, *(end if chosen.end == "last" else ())),
+        )
 
 
 def load(path: str | Path = BASE, *, device: str = "auto", dtype: torch.dtype = torch.float32) -> LanguageModel:
@@ -323,9 +391,9 @@ def load(path: str | Path = BASE, *, device: str = "auto", dtype: torch.dtype = 
     return LanguageModel(transformer=model.eval(), tokenizer=saved.tokenizer)
 
 
-def _merge(params: SamplingParams | None, options: dict[str, object]) -> SamplingParams:
-    known = SamplingParams.__dataclass_fields__
-    if unknown := sorted(options.keys() - known.keys()):
-        raise ValueError(f"no sampling option is called {', '.join(unknown)}; there are: {', '.join(known)}")
-    make: Callable[..., SamplingParams] = replace
-    return make(params or SamplingParams(), **options)
+def _merge(kind: type[Params], params: Params | None, options: dict[str, object]) -> Params:
+    known = [field.name for field in fields(kind)]
+    if unknown := sorted(options.keys() - set(known)):
+        raise ValueError(f"there is no option {', '.join(unknown)}; there are: {', '.join(known)}")
+    make: Callable[..., Params] = replace
+    return make(params or kind(), **options)

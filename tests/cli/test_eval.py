@@ -1,217 +1,271 @@
-"""`illada eval --tasks skills`: with a stand-in whose answers are known, and with a model that knows nothing."""
+"""`illada eval`: with a stand-in whose answers are known, with a model that knows nothing, stopped and gone on with."""
 
+import gzip
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from io import StringIO
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from illada import __version__
-from illada.assets import INSTRUCT
 from illada.cli import eval as module
-from illada.data.skills.registry import SKILLS, items
-from illada.evaluate.skills import evaluate_skills
-from illada.sample.request import Completion, SamplingParams
+from illada.cli import scores
+from illada.data.skills.registry import SKILLS
+from illada.evaluate.summary import AnswerLine, summarize
+from illada.sample.request import Completion
+
+COMPARE = ("eval", "--skills", "compare", "--limit", "20")
 
 
 class FirstNumber:
     """Replies with the first number of a prompt: right for about half of the comparisons, for nothing else."""
 
-    def __init__(self) -> None:
-        self.conversations: list[list[dict[str, str]]] = []
-        self.params: list[SamplingParams] = []
+    def __init__(self):
+        self.conversations, self.params = [], []
+        self.transformer = SimpleNamespace(config=SimpleNamespace(max_length=512))
+        self.tokenizer = SimpleNamespace(encode=lambda text: list(text.encode()), decode=bytes)
 
-    def chat(self, conversations: list[list[dict[str, str]]], params: SamplingParams) -> list[Completion]:
+    def chat(self, conversations, params):
         self.conversations += conversations
         self.params.append(params)
-        return [completion(first_number(turns[0]["content"])) for turns in conversations]
+        return [completion((re.findall(r"\d+", turns[0].content) or ["?"])[0]) for turns in conversations]
+
+    def generate(self, prompts, params):
+        raise AssertionError
+
+    def score(self, prompts, candidates, params):
+        raise AssertionError
 
 
-def first_number(prompt: str) -> str:
-    return (re.findall(r"\d+", prompt) or ["?"])[0]
-
-
-def completion(text: str) -> Completion:
+def completion(text):
     return Completion(
         text=text,
         tokens=(5, 6, 7),
         finish_reason="stop",
         prompt_tokens=4,
-        forwards=12,
-        positions=480,
-        seconds=0.5,
-        revealed_at=(1, 1, 2),
+        forwards=9,
+        positions=99,
+        seconds=1.0,
+        revealed_at=(1, 2, 3),
     )
 
 
 @pytest.fixture
 def fake(monkeypatch):
-    """A model in place of any that is loaded, and what was to be loaded."""
     model = FirstNumber()
-    model.loaded = []
-
-    def load(path, *, device="auto"):
-        model.loaded.append((path, device))
-        return model
-
-    monkeypatch.setattr(module, "load", load)
+    monkeypatch.setattr(module, "load", lambda path, device: model)
+    monkeypatch.setattr(module, "_evaluated", unchecked(module._evaluated))
     return model
 
 
-def right(count: int) -> int:
-    """How many of the first comparisons the stand-in has right."""
-    return sum(first_number(item.problem.prompt) == item.problem.response for item in items("compare", "test", count))
+def unchecked(function):
+    """Without the check that the model is a LanguageModel."""
+    return getattr(function, "__wrapped__", function)
 
 
-COMPARE = ("eval", "--tasks", "skills", "--model", "some/model", "--skills", "compare", "--limit", 40)
-
-# --- what is asked ------------------------------------------------------------------------------------------------
+# --- what is asked, and printed -----------------------------------------------------------------------------------
 
 
-def test_every_prompt_is_the_only_turn_of_a_conversation(fake, illada):
+def test_every_problem_is_the_only_turn_of_a_conversation(fake, illada):
     assert illada(*COMPARE).code == 0
-    expected = [item.problem.prompt for item in items("compare", "test", 40)]
-    assert fake.conversations == [[{"role": "user", "content": prompt}] for prompt in expected]
-    assert fake.loaded == [("some/model", "auto")]
+    assert len(fake.conversations) == 20
+    assert {(len(turns), turns[0].role) for turns in fake.conversations} == {(1, "user")}
 
 
-def test_without_flags_every_skill_is_asked_with_the_default_sampling(fake, illada):
-    assert illada("eval", "--limit", 2).code == 0
-    assert fake.loaded == [(INSTRUCT, "auto")]
-    assert len(fake.conversations) == 2 * len(SKILLS)
-    assert set(fake.params) == {SamplingParams(length=128)}
+def test_without_flags_every_skill_is_asked(fake, illada):
+    answer = illada("eval", "--limit", "1")
+    assert len(fake.conversations) == len(SKILLS)
+    assert all(name in answer.out for name in SKILLS)
 
 
-def test_sampling_flags_device_and_levels_are_passed_on(fake, illada):
-    flags = ["--length", 64, "--steps", 16, "--temperature", 0.5, "--device", "cpu", "--levels", 2]
-    assert illada(*COMPARE, *flags).code == 0
-    assert set(fake.params) == {SamplingParams(length=64, steps=16, temperature=0.5)}
-    assert fake.loaded == [("some/model", "cpu")]
-    expected = [item.problem.prompt for item in items("compare", "test", 40, levels=(2,))]
-    assert [turns[0]["content"] for turns in fake.conversations] == expected
+def test_flags_of_sampling_and_levels_are_passed_on(fake, illada):
+    illada(*COMPARE, "--levels", "3", "--length", "17", "--temperature", "0.5")
+    assert (fake.params[0].length, fake.params[0].temperature) == (17, 0.5)
+    assert {len(re.findall(r"\d+", turns[0].content)) for turns in fake.conversations} == {2}
 
 
-# --- what is printed ----------------------------------------------------------------------------------------------
-
-
-def test_the_table_has_a_line_for_each_skill_and_one_for_all(fake, illada):
-    answer = illada("eval", "--skills", "compare", "sort", "--limit", 40)
-    lines = [line.split() for line in answer.out.splitlines()]
-    share = right(40)
-    assert 10 < share < 30
-    compare, sort, both = lines[-3:]
-    assert compare[:3] == ["compare", "40", f"{100 * share / 40:.1f}"]
-    assert sort[:6] == ["sort", "40", "0.0", "0.0", "to", "8.8"]
-    assert both[:3] == ["all", "80", f"{100 * share / 80:.1f}"]
-    assert {line[-1] for line in lines[-3:]} == {"12.0"}
-
-
-def test_progress_goes_to_standard_error(fake, illada):
-    answer = illada("eval", "--skills", "compare", "sort", "--limit", 100)
-    assert [line.strip() for line in answer.err.splitlines()] == [
-        "skills 64/200",
-        "skills 100/200",
-        "skills 164/200",
-        "skills 200/200",
-    ]
-
-
-def test_the_table_fits_a_narrow_terminal():
-    report = evaluate_skills(lambda prompts: [completion(prompt[-1]) for prompt in prompts], count=20)
-    output = StringIO()
-    Console(file=output, width=80).print(module.table(report))
-    lines = output.getvalue().splitlines()
-    assert len(lines) == 2 + len(SKILLS) + 1
-    assert [line.split()[0] for line in lines[2:]] == [*SKILLS, "all"]
-    assert "…" not in output.getvalue()
-
-
-def test_where_costs_and_levels_are_unknown_the_table_is_blank():
-    report = evaluate_skills(lambda prompts: [""] * len(prompts), ("sort",), count=3, levels=(2,))
-    output = StringIO()
-    Console(file=output, width=100).print(module.table(report))
-    assert output.getvalue().splitlines()[-2].split() == ["sort", "3", "0.0", "0.0", "to", "56.1", "0.0"]
+def test_the_table_has_a_line_for_each_task_and_the_average(fake, illada):
+    answer = illada("eval", "--skills", "compare", "repeat", "--limit", "40")
+    lines = answer.out.splitlines()
+    assert lines[1].split()[:5] == ["task", "n", "exact", "95", "%"]
+    assert "level 1" in lines[1]
+    assert lines[2].startswith("compare")
+    assert lines[3].split()[:6] == ["repeat", "40", "0.0", "0.0", "to", "8.8"]
+    assert lines[4].startswith("average")
+    assert "questions" in answer.err
 
 
 def test_json_is_one_object_and_nothing_else(fake, illada):
-    answer = illada(*COMPARE, "--json", "--temperature", 0.5)
-    results = json.loads(answer.out)
-    assert results["skills"]["compare"]["correct"] == results["overall"]["correct"] == right(40)
-    assert results["overall"]["forwards"] == 12.0
-    assert results["overall"]["positions"] == 480.0
-    assert (results["task"], results["model"], results["limit"]) == ("skills", "some/model", 40)
-    assert (results["illada"], results["levels"]) == (__version__, [1, 2, 3])
-    assert results["params"]["temperature"] == 0.5
+    results = json.loads(illada(*COMPARE, "--json").out)
+    assert results["settings"]["illada"] == __version__
+    assert results["settings"]["run"]["command"] == "illada eval --skills compare --limit 20 --json"
+    assert results["tasks"]["compare"]["count"] == 20
+    assert 0 < results["tasks"]["compare"]["correct"] < 20
+    assert results["average"] == results["tasks"]["compare"]["share"]
 
 
-# --- what is written ----------------------------------------------------------------------------------------------
+def test_numbers_in_the_table_are_those_of_the_lines(line):
+    lines = [line(n, group=f"level {1 + n % 2}", correct=n % 2 == 0) for n in range(8)]
+    shown = StringIO()
+    scores.show(Console(file=shown, width=150), summarize(lines, {"gsm8k": 81.9}), left_out={"mmlu": "no such file"})
+    text = shown.getvalue()
+    assert re.search(r"gsm8k\s+8\s+50.0\s+[\d.]+ to [\d.]+\s+81.9\s+100.0\s+0.0\s+3.5", text)
+    assert "left out: mmlu (no such file)" in text
 
 
-def test_results_and_every_answer_are_written(fake, illada, tmp_path):
-    out = tmp_path / "new" / "scores"
-    printed = json.loads(illada(*COMPARE, "--out", out, "--json").out)
-    assert sorted(path.name for path in out.iterdir()) == ["answers.jsonl", "results.json"]
-    assert json.loads((out / "results.json").read_text()) == printed
-    rows = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
-    found = list(items("compare", "test", 40))
-    assert [row["prompt"] for row in rows] == [item.problem.prompt for item in found]
-    assert [row["reply"] for row in rows] == [first_number(item.problem.prompt) for item in found]
-    assert sum(row["correct"] for row in rows) == right(40)
-    assert all(row["correct"] == (row["reply"] == row["expected"]) for row in rows)
+@pytest.fixture
+def line():
+    def make(number, **changes):
+        values = dict.fromkeys(("group", "prompt", "output", "reference", "note"), "")
+        values |= {"task": "gsm8k", "id": str(number), "extracted": "4", "correct": True, "scores": ()}
+        return AnswerLine(**{**values, "forwards": number, "positions": 1, "tokens": 1, "seconds": 0.1, **changes})
+
+    return make
 
 
-@pytest.mark.parametrize("name", ["results.json", "answers.jsonl"])
-def test_results_that_are_there_are_kept_unless_told_otherwise(name, fake, illada, refusal, tmp_path):
-    (tmp_path / name).write_text("precious")
-    line = refusal(*COMPARE, "--out", tmp_path)
-    assert line == f"{tmp_path / name} is there already: add --overwrite, or choose another folder"
-    assert (tmp_path / name).read_text() == "precious"
-    assert fake.loaded == []  # refused before any work
-    assert illada(*COMPARE, "--out", tmp_path, "--overwrite").code == 0
-    assert json.loads((tmp_path / "answers.jsonl").read_text().splitlines()[0])["skill"] == "compare"
+# --- folders ------------------------------------------------------------------------------------------------------
 
 
-def test_other_files_of_the_folder_are_left_alone(fake, illada, tmp_path):
-    (tmp_path / "config.json").write_text("a run's")
-    assert illada(*COMPARE, "--out", tmp_path).code == 0
-    assert (tmp_path / "config.json").read_text() == "a run's"
+def test_a_folder_is_written_and_gone_on_with(fake, illada, tmp_path):
+    out = tmp_path / "out"
+    first = illada(*COMPARE, "--out", out)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "answers.jsonl",
+        "report.html",
+        "results.json",
+        "settings.json",
+    ]
+    asked = len(fake.conversations)
+    second = illada(*COMPARE, "--out", out)
+    assert len(fake.conversations) == asked
+    assert second.out == first.out
 
 
-# --- refused ------------------------------------------------------------------------------------------------------
+def test_another_evaluation_in_the_folder_is_kept_unless_told_otherwise(fake, illada, refusal, tmp_path):
+    out = tmp_path / "out"
+    illada(*COMPARE, "--out", out)
+    (out / "notes.txt").write_text("mine")
+    assert "another levels" in refusal(*COMPARE, "--levels", "1", "--out", out)
+    assert illada(*COMPARE, "--levels", "1", "--out", out, "--overwrite").code == 0
+    rows = [json.loads(row) for row in (out / "answers.jsonl").read_text().splitlines()]
+    assert {row["group"] for row in rows} == {"level 1"}
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_two_folders_are_compared(fake, illada, refusal, tmp_path):
+    illada(*COMPARE, "--out", tmp_path / "a")
+    illada(*COMPARE, "--out", tmp_path / "b", "--length", "9")
+    illada("eval", "--skills", "compare", "--limit", "10", "--out", tmp_path / "c")
+    answer = illada("eval", "--compare", tmp_path / "a", tmp_path / "b")
+    assert re.search(r"compare\s+20\s+([\d.]+)\s+\1\s+\+0.0\s+\+0.0 to \+0.0\s+0\s+0\s+1\s+1", answer.out)
+    assert "--common" in refusal("eval", "--compare", tmp_path / "a", tmp_path / "c")
+    assert illada("eval", "--compare", tmp_path / "a", tmp_path / "c", "--common").code == 0
+
+
+def test_killed_and_run_again_it_ends_as_if_it_had_not_been(saved_model, tmp_path):
+    """Kill -9 while it answers; then the same command to its end."""
+    skills = ["repeat", "sort", "compare", "count", "next", "lookup"]
+    flags = ["--model", str(saved_model), "--limit", "130", "--length", "8", "--skills", *skills]
+
+    def begin(out):
+        command = [sys.executable, "-m", "illada", "eval", *flags, "--out", str(out)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True)
+
+    def table(process):
+        shown, _ = process.communicate(timeout=120)
+        assert process.returncode == 0
+        return shown
+
+    whole = table(begin(tmp_path / "whole"))
+    killed = begin(tmp_path / "parts")
+    answers = tmp_path / "parts" / "answers.jsonl"
+    deadline = time.monotonic() + 60
+    while not (answers.exists() and answers.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    there = len(answers.read_text().splitlines())
+    assert 0 < there < 6 * 130
+    assert table(begin(tmp_path / "parts")) == whole
+
+    def lines(name):
+        rows = [json.loads(row) for row in (tmp_path / name / "answers.jsonl").read_text().splitlines()]
+        return [{**row, "seconds": 0} for row in rows]
+
+    assert lines("parts") == lines("whole")
+    assert len({(row["task"], row["id"]) for row in lines("parts")}) == len(lines("parts")) == 6 * 130
+
+
+# --- benchmarks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    (folder / "gsm8k").mkdir(parents=True)
+    rows = [{"question": f"{n} and 1?", "answer": f"#### {n + 1}"} for n in range(5)]
+    (folder / "gsm8k" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "piqa").mkdir()
+    rows = [{"goal": "go", "sol1": "walk", "sol2": "fox", "label": 0}] * 4
+    (folder / "piqa" / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_suite_asks_what_is_there_and_says_what_is_not(saved_model, illada, data, tmp_path):
+    flags = ("--suite", "illada_base", "--data", data, "--limit", "3", "--model", saved_model, "--out", tmp_path / "o")
+    answer = illada("eval", *flags)
+    assert answer.code == 0
+    assert "81.9" in answer.out
+    assert re.search(r"piqa\s+3", answer.out)
+    assert "left out: mmlu (no such file" in answer.out
+    assert "left out: humaneval (it runs programs that the model writes: --allow-code)" in answer.out
+    rows = [json.loads(row) for row in (tmp_path / "o" / "answers.jsonl").read_text().splitlines()]
+    assert [row["task"] for row in rows] == ["piqa"] * 3 + ["gsm8k"] * 3
+    assert all(len(row["scores"]) == 2 for row in rows[:3])
+    assert "0 of 8 examples fit the context" in rows[3]["note"]
+
+
+def test_single_tasks_take_flags_for_scoring_and_examples(saved_model, illada, data):
+    flags = ("--data", data, "--model", saved_model, "--json")
+    results = json.loads(illada("eval", "--tasks", "piqa,gsm8k", "--scoring.method", "chain", "--shots", 0, *flags).out)
+    assert [asking["scoring"]["method"] for asking in results["settings"]["tasks"]] == ["chain", "chain"]
+    assert [asking["shots"] for asking in results["settings"]["tasks"]] == [0, 0]
+    assert list(results["tasks"]) == ["piqa", "gsm8k"]
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--tasks", "mmlu"], "no task is called 'mmlu'; there are: skills"),
-        (["--tasks", "skills,mmlu"], "no task is called 'mmlu'; there are: skills"),
-        (["--tasks"], "name at least 1 task; there are: skills"),
-        (["--skills", "juggle"], "no skill is called 'juggle'; there are: repeat, reverse"),
-        (["--skills"], "name at least 1 skill"),
-        (["--limit", 0], "limit must be at least 1, got 0"),
-        (["--levels", 9], "there is no level 9"),
-        (["--steps", 500], "got 500 steps for 128 tokens"),
+        (("--tasks", "arithmetic"), "no task is called 'arithmetic'; there are: skills, mmlu"),
+        (("--suite", "gpt"), "no suite is called 'gpt'; there are: illada_base"),
+        (("--suite", "illada_base", "--tasks", "gsm8k"), "not both"),
+        (("--skills", "juggle"), "no skill is called 'juggle'"),
+        (("--limit", "0"), "limit must be at least 1, got 0"),
+        (("--levels", "4"), "there is no level 4"),
+        (("--tasks", "gsm8k", "--data", "nowhere"), "no such file: nowhere"),
+        (("--suite", "illada_base", "--data", "nowhere"), "nothing of illada_base can be asked"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(flags, message, fake, refusal):
+def test_what_cannot_be_asked_is_refused(flags, message, fake, refusal):
     assert message in refusal("eval", *flags)
     assert fake.conversations == []
 
 
-# --- a real model -------------------------------------------------------------------------------------------------
-
-
-def test_a_model_that_was_never_trained_knows_nothing(saved_model, illada, tmp_path):
-    flags = ["--skills", "repeat", "--limit", 3, "--length", 4, "--out", tmp_path]
-    answer = illada("eval", "--model", saved_model, *flags)
-    assert answer.code == 0, answer.err
-    assert json.loads((tmp_path / "results.json").read_text())["overall"]["correct"] == 0
-    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
-    assert [row["prompt"] for row in rows] == [item.problem.prompt for item in items("repeat", "test", 3)]
-    assert all(row["forwards"] >= 1 for row in rows)
+def test_programs_are_not_run_unasked(saved_model, refusal, tmp_path):
+    (tmp_path / "humaneval").mkdir()
+    row = {"task_id": "a", "prompt": "def f():\n", "entry_point": "f", "test": "def check(f):\n    pass\n"}
+    (tmp_path / "humaneval" / "HumanEval.jsonl.gz").write_bytes(gzip.compress(json.dumps(row).encode()))
+    said = refusal("eval", "--tasks", "humaneval", "--data", tmp_path, "--model", saved_model)
+    assert "add --allow-code to run them" in said
 
 
 def test_a_model_that_is_not_there_is_refused(refusal, tmp_path):
-    line = refusal("eval", "--model", tmp_path / "none")
-    assert line.startswith(f"{tmp_path / 'none'} does not exist")
+    assert "none" in refusal("eval", "--model", tmp_path / "none", "--limit", "1")

@@ -16,13 +16,21 @@ CHI_SQUARE_999 = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47}
 """Exceeded once in a thousand, by degrees of freedom."""
 
 
-def choose(logits, *, temperature=0.0, top_p=1.0, seeds=None, step=0, hole=None, suppress=NONE):
+def choose(logits, *, temperature=0.0, top_p=1.0, seeds=None, step=0, hole=None, suppress=NONE, reveal_last=NONE):
     rows, window, _ = logits.shape
     seeds = torch.zeros(rows, dtype=torch.int64) if seeds is None else torch.as_tensor(seeds)
     steps = torch.as_tensor(step).expand(rows)
     hole = torch.arange(window).expand(rows, window) if hole is None else hole
     noise_at = torch.stack((seeds, steps), dim=1)
-    return choose_tokens(logits, suppress=suppress, temperature=temperature, top_p=top_p, noise_at=noise_at, hole=hole)
+    return choose_tokens(
+        logits,
+        suppress=suppress,
+        reveal_last=reveal_last,
+        temperature=temperature,
+        top_p=top_p,
+        noise_at=noise_at,
+        hole=hole,
+    )
 
 
 def softmax(values):
@@ -258,3 +266,14 @@ def test_noise_in_float64_decides_what_fp32_would_round_away(temperature):
     rounded = (logits / temperature + gumbel.float()).argmax(-1)
     assert int((exact != rounded).sum()) > count // 10
     assert torch.equal(choose(logits[None], temperature=temperature)[0][0], exact)
+
+
+# what is revealed last
+
+
+def test_a_token_to_be_revealed_last_is_chosen_with_probability_zero_and_counts_in_no_other():
+    logits = torch.tensor([[FIVE, [0.0, 3.0, 1.0, 1.0, 1.0]]])
+    tokens, confidence = choose(logits, reveal_last=torch.tensor([0]))
+    assert tokens.tolist() == [[0, 1]]
+    assert confidence[0, 0] == 0
+    assert confidence[0, 1] == pytest.approx(softmax([-math.inf, 3.0, 1.0, 1.0, 1.0])[1], rel=1e-6)

@@ -1,154 +1,211 @@
-"""`illada eval --tasks skills`: ask a model what has an exact answer, and count."""
+"""`illada eval`: ask a model tasks whose answers can be checked, and count."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+import platform
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any
 
+import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from illada._version import __version__
 from illada.assets import INSTRUCT
+from illada.checkpoint.native import find_checkpoint
+from illada.cli import scores
 from illada.cli.flags import parse
+from illada.config import to_dict
+from illada.data.hub import hub_rows
 from illada.data.skills.problem import LEVELS
 from illada.data.skills.registry import SKILLS, named_skills
-from illada.durable import write_text
-from illada.evaluate.skills import Score, SkillReport, evaluate_skills
-from illada.pipeline import load
-from illada.sample.request import Completion, SamplingParams
+from illada.durable import sha256
+from illada.evaluate.comparison import compare_folders
+from illada.evaluate.evaluation import Evaluated, evaluate, questions_digest
+from illada.evaluate.fitting import Room
+from illada.evaluate.folder import ANSWERS, REPORT, RESULTS, SETTINGS
+from illada.evaluate.run import Prepared, check_code, prepare
+from illada.evaluate.sandbox import Limits
+from illada.evaluate.scoring import Normalisation, ScoringParams
+from illada.evaluate.suites import SUITES, Asking
+from illada.evaluate.task import Task
+from illada.evaluate.tasks.registry import TASKS, named_task
+from illada.evaluate.tasks.skills import COUNT, skill_tasks
+from illada.pipeline import LanguageModel, load
+from illada.sample.request import SamplingParams
 from illada.track.console import ProgressBar
 
-TASKS = ("skills",)
-"""What there is to measure."""
-
-RESULTS, ANSWERS = "results.json", "answers.jsonl"
+SKILLS_NAME = "skills"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """Ask a model problems whose answers can be checked: so far the skills of `illada skills`, split test."""
+    """Ask a model problems whose answers can be checked: skills, benchmarks, or the tables of a paper."""
 
     model: str = INSTRUCT
     """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
-    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = TASKS
-    """What to measure."""
-    limit: int = 200
-    """Problems of each skill."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
+    """What to ask: skills (the default), or benchmarks by name."""
+    suite: str | None = None
+    """In place of tasks: all that a paper reports, with its settings; illada_base, illada_instruct, llada_base or
+    llada_instruct."""
+    data: Path | None = None
+    """A folder with the files of the benchmarks; without it they come from the hub."""
+    limit: int | None = None
+    """Questions of each task; by default all, and 200 of each skill."""
+    shots: int | None = None
+    """Solved examples in front of each question; by default as many as is usual for the task."""
+    chat: bool = False
+    """Ask in turns of the chat template; skills always are."""
+    allow_code: bool = False
+    """Run programs that the model writes, each in a sandbox; tasks of code need it."""
     skills: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = tuple(SKILLS)
     """Which skills; all by default."""
     levels: tuple[int, ...] = LEVELS
-    """1 is easy, 3 is hard."""
+    """Of the skills: 1 is easy, 3 is hard."""
     out: Path | None = None
-    """A folder for results.json and answers.jsonl: every prompt and reply, right or wrong."""
+    """A folder for every answer, the scores and a page. The same command goes on where it was stopped."""
     overwrite: bool = False
-    """Replace the results in that folder if there are some."""
+    """Begin anew in that folder."""
+    compare: tuple[Path, Path] | None = None
+    """Ask nothing: compare two such folders, question by question."""
+    common: bool = False
+    """Compare the questions that both have, where they have not the same."""
     params: Annotated[SamplingParams, tyro.conf.arg(name="")] = field(default_factory=SamplingParams)
+    scoring: ScoringParams = field(default_factory=ScoringParams)
+    """How choices are scored."""
+    normalise: Normalisation = "none"
+    """What a choice's scores are divided by."""
     device: str = "auto"
     json: bool = False
     """Print one JSON object in place of the table: what results.json holds."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked, before a model is loaded."""
-        if not self.tasks:
-            raise ValueError(f"name at least 1 task; there are: {', '.join(TASKS)}")
-        if unknown := [name for joined in self.tasks for name in joined.split(",") if name not in TASKS]:
-            raise ValueError(f"no task is called {unknown[0]!r}; there are: {', '.join(TASKS)}")
-        if self.limit < 1:
+        if self.suite is not None and self.tasks:
+            raise ValueError("name tasks or a suite, not both")
+        if self.suite is not None and self.suite not in SUITES:
+            raise ValueError(f"no suite is called {self.suite!r}; there are: {', '.join(SUITES)}")
+        if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
+        for name in self.task_names:
+            if name != SKILLS_NAME:
+                named_task(name)
         named_skills(self.skills)
 
-
-@runtime_checkable
-class Chats(Protocol):
-    """What answers conversations, `illada.pipeline.LanguageModel` say."""
-
-    def chat(self, conversations: list[list[dict[str, str]]], params: SamplingParams) -> list[Completion]:
-        """One answer to each."""
-        ...
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The tasks, where no suite is asked for; commas part names, too."""
+        if self.suite is not None:
+            return ()
+        return tuple(name for joined in self.tasks or (SKILLS_NAME,) for name in joined.split(","))
 
 
 def command(arguments: list[str]) -> int:
-    """Load, ask, count, print."""
+    """Load, ask, count, print; or compare."""
     chosen = parse(Arguments, arguments, command="eval")
-    _refuse_to_overwrite(chosen)
-    report = _measured(load(chosen.model, device=chosen.device), chosen)
-    results = _results(chosen, report)
-    if chosen.out is not None:
-        _write(chosen.out, results, report)
+    if chosen.compare is not None:
+        compared = compare_folders(*chosen.compare, common=chosen.common)
+        scores.show_comparison(Console(), compared, names=[str(folder) for folder in chosen.compare])
+        return 0
+    tasks, left_out = _prepared(chosen)
+    check_code(tasks, allowed=chosen.allow_code)
+    settings = _settings(chosen, tasks, left_out, arguments)
+    if chosen.out is not None and chosen.overwrite:
+        for name in (RESULTS, REPORT, ANSWERS, SETTINGS):
+            (chosen.out / name).unlink(missing_ok=True)
+    evaluated = _evaluated(load(chosen.model, device=chosen.device), chosen, tasks, settings)
     if chosen.json:
-        print(json.dumps(results))  # noqa: T201  # for programs: no wrapping, no colours
+        print(json.dumps(evaluated.results(settings)))  # noqa: T201  # for programs: no wrapping, no colours
     else:
-        Console().print(table(report))
+        scores.show(Console(), evaluated.summaries, left_out=left_out)
     return 0
 
 
-def ask(model: Chats, prompts: Sequence[str], params: SamplingParams) -> list[Completion]:
-    """Every prompt as the only turn of a conversation."""
-    return model.chat([[{"role": "user", "content": prompt}] for prompt in prompts], params)
+def _prepared(chosen: Arguments) -> tuple[list[Prepared], dict[str, str]]:
+    """The tasks with their questions, and those of a suite that are left out, with the reason."""
+    if chosen.suite is None:
+        pairs = [pair for name in chosen.task_names for pair in _askings(name, chosen)]
+        return [_prepare(task, asking, chosen) for task, asking in pairs], {}
+    prepared, left_out = [], {}
+    for asking in SUITES[chosen.suite].askings:
+        task = TASKS[asking.task]
+        if task.kind == "code" and not chosen.allow_code:
+            left_out[asking.task] = "it runs programs that the model writes: --allow-code"
+            continue
+        try:
+            prepared.append(_prepare(task, asking, chosen))
+        except FileNotFoundError as error:
+            left_out[asking.task] = str(error)
+    if not prepared:
+        raise ValueError(f"nothing of {chosen.suite} can be asked: {next(iter(left_out.values()))}")
+    return prepared, left_out
 
 
-def table(report: SkillReport) -> Table:
-    """A line for each skill, and one for all."""
-    shown = Table(title="exact answers in %", title_justify="left", box=None, pad_edge=False)
-    shown.add_column("skill", no_wrap=True)
-    levels = (f"level {level}" for level in LEVELS)
-    for name in ("n", "exact", "95 % interval", *levels, "forwards"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    for name, score in report.skills.items():
-        shown.add_row(name, *_cells(score, [report.levels[name].get(level) for level in LEVELS]))
-    shown.add_row("all", *_cells(report.overall, [None] * len(LEVELS)))
-    return shown
+def _askings(name: str, chosen: Arguments) -> list[tuple[Task, Asking]]:
+    """The task called `name`, or all skills, with the settings of the flags."""
+    asking = Asking(
+        task=name,
+        shots=chosen.shots,
+        chat=chosen.chat,
+        sampling=chosen.params,
+        scoring=chosen.scoring,
+        normalise=chosen.normalise,
+    )
+    if name != SKILLS_NAME:
+        return [(named_task(name), asking)]
+    tasks = skill_tasks(named_skills(chosen.skills), count=chosen.limit or COUNT, levels=chosen.levels)
+    return [(task, replace(asking, task=task.name, chat=True)) for task in tasks]
 
 
-def _measured(model: Chats, chosen: Arguments) -> SkillReport:
-    total = chosen.limit * len(named_skills(chosen.skills))
-    with ProgressBar(Console(stderr=True), title="skills", total_steps=total) as bar:
-        return evaluate_skills(
-            lambda prompts: ask(model, prompts, chosen.params),
-            chosen.skills,
-            count=chosen.limit,
-            levels=chosen.levels,
-            on_progress=lambda done: bar.log(done, {}),
-        )
+def _prepare(task: Task, asking: Asking, chosen: Arguments) -> Prepared:
+    return prepare(task, asking, data=chosen.data, limit=chosen.limit, read_hub=_read_hub)
 
 
-def _results(chosen: Arguments, report: SkillReport) -> dict[str, Any]:
-    """The scores, and all that they depend on."""
+def _read_hub(task: Task) -> Iterator[Mapping[str, Any]]:
+    for part in task.hub:
+        yield from hub_rows(part.path, part.name, part.split)
+
+
+def _settings(
+    chosen: Arguments, tasks: Sequence[Prepared], left_out: Mapping[str, str], arguments: Sequence[str]
+) -> dict[str, Any]:
+    """All that the answers depend on; under "run" what they do not."""
     return {
-        "task": "skills",
-        "model": chosen.model,
         "illada": __version__,
+        "torch": torch.__version__,
+        "model": chosen.model,
+        "checkpoint": sha256(find_checkpoint(Path(chosen.model)) / "manifest.json"),
+        "suite": chosen.suite,
         "limit": chosen.limit,
         "levels": list(chosen.levels),
-        "params": asdict(chosen.params),
-        **report.summary(),
+        "tasks": [to_dict(one.asking) for one in tasks],
+        "left_out": list(left_out),
+        "questions": questions_digest(tasks),
+        "run": {
+            "command": shlex.join(["illada", "eval", *arguments]),
+            "python": platform.python_version(),
+            "device": chosen.device,
+        },
     }
 
 
-def _refuse_to_overwrite(chosen: Arguments) -> None:
-    if chosen.out is None or chosen.overwrite:
-        return
-    for name in (RESULTS, ANSWERS):
-        if (chosen.out / name).exists():
-            raise FileExistsError(f"{chosen.out / name} is there already: add --overwrite, or choose another folder")
-
-
-def _write(folder: Path, results: dict[str, Any], report: SkillReport) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / ANSWERS, "".join(json.dumps(answer.row()) + "\n" for answer in report.answers))
-    # the last to appear: where it is, all is there
-    write_text(folder / RESULTS, json.dumps(results, indent=2) + "\n")
-
-
-def _cells(score: Score, levels: Sequence[Score | None]) -> list[str]:
-    interval = f"{100 * score.interval.low:.1f} to {100 * score.interval.high:.1f}"
-    parts = ["" if part is None else _percent(part) for part in levels]
-    forwards = "" if score.forwards is None else f"{score.forwards:.1f}"
-    return [str(score.count), _percent(score), interval, *parts, forwards]
-
-
-def _percent(score: Score) -> str:
-    return f"{100 * score.exact_match:.1f}"
+def _evaluated(
+    model: LanguageModel, chosen: Arguments, tasks: Sequence[Prepared], settings: dict[str, Any]
+) -> Evaluated:
+    room = Room(
+        context=model.transformer.config.max_length, encode=model.tokenizer.encode, decode=model.tokenizer.decode
+    )
+    total = sum(len(one.questions) for one in tasks)
+    with ProgressBar(Console(stderr=True), title="questions", total_steps=total) as bar:
+        return evaluate(
+            model,
+            tasks,
+            settings=settings,
+            room=room,
+            out=chosen.out,
+            limits=Limits() if chosen.allow_code else None,
+            on_progress=lambda done: bar.log(done, {}),
+        )

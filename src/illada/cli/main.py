@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sft": ("illada.cli.sft", "fine-tune a model on dialogues"),
     "skills": ("illada.cli.skills", "write problems with exact answers, to train on"),
     "eval": ("illada.cli.eval", "measure how well a model solves tasks"),
+    "score": ("illada.cli.score", "how probable each of some answers is"),
+    "perplexity": ("illada.cli.perplexity", "nats per token and bits per byte of texts"),
     "generate": ("illada.cli.generate", "continue a prompt"),
     "chat": ("illada.cli.chat", "talk to a model"),
     "infill": ("illada.cli.infill", "write what stands between a prefix and a suffix"),

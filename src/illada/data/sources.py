@@ -1,7 +1,6 @@
 """Where documents come from: files, folders, compressed JSON lines, parquet, data sets, the standard library."""
 
 import gzip
-import importlib
 import io
 import json
 import math
@@ -13,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Protocol, runtime_checkable
+
+from illada.data.hub import hub_rows, optional
 
 _NOT_THE_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 _PARQUET_BATCH = 256
@@ -185,14 +185,13 @@ class _HuggingFace:
         return source.path.startswith("hf:")
 
     def files(self, source: Source) -> list[Path]:
-        _optional("datasets", source.path)
+        optional("datasets", source.path)
         return []
 
     def documents(self, source: Source) -> Iterator[str]:
-        datasets = _optional("datasets", source.path)
         parts = source.path.removeprefix("hf:").split("/")
         name, config = "/".join(parts[:2]), "/".join(parts[2:]) or None
-        for number, record in enumerate(datasets.load_dataset(name, config, split=source.split), start=1):
+        for number, record in enumerate(hub_rows(name, config, source.split), start=1):
             yield _text_of(record, source.field, f"{source.path}, record {number}")
 
 
@@ -252,7 +251,7 @@ def _json_lines(file: Path, field: str) -> Iterator[str]:
 
 
 def _parquet(file: Path, field: str) -> Iterator[str]:
-    parquet = _optional("pyarrow.parquet", str(file))
+    parquet = optional("pyarrow.parquet", str(file))
     try:
         table = parquet.ParquetFile(file)
     except ValueError as error:
@@ -304,7 +303,7 @@ def _gzip(file: Path) -> _Opened:
 
 
 def _zstandard(file: Path) -> _Opened:
-    zstandard = _optional("zstandard", str(file))
+    zstandard = optional("zstandard", str(file))
     decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)  # files written with --long
     reader = decompressor.stream_reader(file.open("rb"), read_across_frames=True)
     return io.BufferedReader(reader), (EOFError, zstandard.ZstdError)
@@ -337,11 +336,3 @@ def _hidden(path: Path, root: Path) -> bool:
 def _in_order(files: list[Path], root: Path) -> list[Path]:
     """The same order on every machine."""
     return sorted(files, key=lambda file: file.relative_to(root).parts)
-
-
-def _optional(module: str, path: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        library = module.partition(".")[0]
-        raise ValueError(f"reading {path} needs {library}: pip install 'illada[hf]'") from error

@@ -42,6 +42,55 @@ class Estimate:
     standard_error: float
     samples: int
 
+    @classmethod
+    def of(
+        cls, values: Float[Tensor, " samples"], *, strata: Shaped[Tensor, " samples"], exact: bool = False
+    ) -> "Estimate":
+        """The mean of the samples, with the error of successive differences in the order of their strata (l or t)."""
+        samples = len(values)
+        if exact:
+            error = 0.0
+        elif samples == 1:
+            error = math.inf
+        else:
+            steps = values[strata.argsort(stable=True)].diff()
+            error = math.sqrt(float(steps.square().mean()) / 2 / samples)
+        return cls(value=float(values.mean()), standard_error=error, samples=samples)
+
+
+def masks_by_count(
+    size: int, *, samples: int, stream: Stream, index: int
+) -> tuple[Bool[Tensor, "{samples} {size}"], Int[Tensor, " {samples}"]]:
+    """Masks of a target of `size` positions for the form by count, and l, how many positions each hides.
+
+    A sample's value is (size / l) times the summed log-probability of its masked positions. The noise is a function of
+    the address (stream, index).
+
+    Raises:
+        ValueError: there are 0 samples.
+    """
+    offset, uniform = _noise(size, stream=stream, index=index, samples=samples, device=None)
+    count = stratified_counts(size, samples, uniform=offset)
+    return mask_exactly(torch.ones_like(uniform, dtype=torch.bool), count, uniform=uniform), count
+
+
+def all_masks(size: int) -> tuple[Bool[Tensor, "subsets {size}"], Float[Tensor, " subsets"]]:
+    """Every way to mask a target of `size` positions, and what its summed log-probability weighs in the exact bound.
+
+    Raises:
+        ValueError: the target has more than 16 positions.
+    """
+    if size > ENUMERATION_LIMIT:
+        raise ValueError(
+            f"the exact bound takes at most {ENUMERATION_LIMIT} target positions, not {size}: "
+            "estimate the bound of longer texts from samples"
+        )
+    subset = torch.arange(1, 2**size)
+    masked = (subset[:, None] >> torch.arange(size)) % 2 == 1
+    # (1/L) (L/l) / binomial(L, l): the mean over l of L/l times the mean over the subsets of size l
+    weight = [0.0] + [1 / (count * math.comb(size, count)) for count in range(1, size + 1)]
+    return masked, torch.tensor(weight, dtype=torch.float64)[masked.sum(dim=1)]
+
 
 def bound_by_count(
     denoise: Denoise,
@@ -73,11 +122,9 @@ def bound_by_count(
         ValueError: nothing to score, a [MASK] among what is to be scored, or samples or batch size below 1.
     """
     text = _Text(tokens=tokens, target=target, mask_id=mask_id)
-    offset, uniform = _noise(text, stream=stream, index=index, samples=samples)
-    count = stratified_counts(text.size, samples, uniform=offset)
-    masked = mask_exactly(torch.ones_like(uniform, dtype=torch.bool), count, uniform=uniform)
-    sums = _masked_log_probability(denoise, text, masked=masked, batch_size=batch_size)
-    return _estimate(text.size * sums / count, strata=count, exact=text.size == 1)
+    masked, count = masks_by_count(text.size, samples=samples, stream=stream, index=index)
+    sums = _masked_log_probability(denoise, text, masked=masked.to(tokens.device), batch_size=batch_size)
+    return Estimate.of(text.size * sums.cpu() / count, strata=count, exact=text.size == 1)
 
 
 def bound_by_time(
@@ -113,13 +160,13 @@ def bound_by_time(
         ValueError: nothing to score, a [MASK] among what is to be scored, or samples or batch size below 1.
     """
     text = _Text(tokens=tokens, target=target, mask_id=mask_id)
-    offset, uniform = _noise(text, stream=stream, index=index, samples=samples)
+    offset, uniform = _noise(text.size, stream=stream, index=index, samples=samples, device=tokens.device)
     t = 1 - stratified(samples, uniform=offset)  # in (0, 1]: never 0
     masked = uniform < (1 - schedule.alpha(t))[:, None]
     sums = _masked_log_probability(denoise, text, masked=masked, batch_size=batch_size)
     # without a mask the value is 0, also where t is so small that its weight is infinite
     values = torch.where(masked.any(dim=1), loss_weight(schedule, t) * sums, 0)
-    return _estimate(values, strata=t, exact=False)
+    return Estimate.of(values, strata=t)
 
 
 def exact_bound(
@@ -137,17 +184,9 @@ def exact_bound(
             size below 1.
     """
     text = _Text(tokens=tokens, target=target, mask_id=mask_id)
-    if text.size > ENUMERATION_LIMIT:
-        raise ValueError(
-            f"the exact bound takes at most {ENUMERATION_LIMIT} target positions, not {text.size}: "
-            "estimate longer texts with bound_by_count"
-        )
-    subset = torch.arange(1, 2**text.size, device=tokens.device)
-    masked = (subset[:, None] >> torch.arange(text.size, device=tokens.device)) % 2 == 1
-    sums = _masked_log_probability(denoise, text, masked=masked, batch_size=batch_size)
-    # (1/L) (L/l) / binomial(L, l): the mean over l of L/l times the mean over the subsets of size l
-    weight = [0.0] + [1 / (count * math.comb(text.size, count)) for count in range(1, text.size + 1)]
-    return float((torch.tensor(weight, dtype=sums.dtype, device=sums.device)[masked.sum(dim=1)] * sums).sum())
+    masked, weight = all_masks(text.size)
+    sums = _masked_log_probability(denoise, text, masked=masked.to(tokens.device), batch_size=batch_size)
+    return float((weight * sums.cpu()).sum())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,15 +210,15 @@ class _Text:
 
 
 def _noise(
-    text: _Text, *, stream: Stream, index: int, samples: int
+    size: int, *, stream: Stream, index: int, samples: int, device: torch.device | None
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "{samples} target"]]:
     """The offset of the strata (draw 0 of the text's address) and the noise of the masks (draw k + 1 for sample k)."""
     if samples < 1:
         raise ValueError(f"an estimate takes at least 1 sample, not {samples}")
-    draw = torch.arange(1 + samples, device=text.tokens.device)
+    draw = torch.arange(1 + samples, device=device)
     address = torch.full_like(draw, index)
     offset = stream.uniform64(address[0], 1)[0]
-    return offset, stream.uniform64(address[1:], text.size, epoch=draw[1:])
+    return offset, stream.uniform64(address[1:], size, epoch=draw[1:])
 
 
 def _masked_log_probability(
@@ -200,16 +239,3 @@ def _masked_log_probability(
         per_token = torch.zeros(rows.shape, dtype=torch.float64, device=rows.device)
         sums.append(per_token.masked_scatter(rows, -losses.to(torch.float64)).sum(dim=1))
     return torch.cat(sums)
-
-
-def _estimate(values: Float[Tensor, " samples"], *, strata: Shaped[Tensor, " samples"], exact: bool) -> Estimate:
-    """The mean, with the error of successive differences in the order of the strata (the l or t of the samples)."""
-    samples = len(values)
-    if exact:
-        error = 0.0
-    elif samples == 1:
-        error = math.inf
-    else:
-        steps = values[strata.argsort(stable=True)].diff()
-        error = math.sqrt(float(steps.square().mean()) / 2 / samples)
-    return Estimate(value=float(values.mean()), standard_error=error, samples=samples)

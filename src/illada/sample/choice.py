@@ -16,6 +16,7 @@ def choose_tokens(
     logits: WindowLogits,
     *,
     suppress: Int[Tensor, " suppressed"],
+    reveal_last: Int[Tensor, " last"],
     temperature: float,
     top_p: float,
     noise_at: Int[Tensor, "rows 2"],
@@ -23,19 +24,20 @@ def choose_tokens(
 ) -> tuple[Int[Tensor, "rows window"], Float[Tensor, "rows window"]]:
     """The chosen token of every position and the model's probability of it.
 
-    The probability is that of softmax(logits) without the suppressed tokens, whatever temperature and top_p: how sure
-    the model is does not depend on how daring the choice was.
+    The probability is that of softmax(logits) without the suppressed tokens and those to be revealed last (which have
+    none), whatever temperature and top_p: how sure the model is does not depend on how daring the choice was.
 
     Args:
         logits: about the tokens at the window's positions.
         suppress: ids that cannot be chosen.
+        reveal_last: ids that can be, with probability 0.
         temperature: 0 takes the likeliest token, of equals the lowest id; above, argmax(logits / T + Gumbel noise).
         top_p: at temperature > 0, the nucleus to choose from.
         noise_at: the (seed of the request, number of its step) that address the noise of temperature > 0.
         hole: the number of each position among the holes of its request, part of the same address.
     """
     logits = logits.float().index_fill(-1, suppress, -torch.inf)
-    probability = logits.softmax(-1)
+    probability = logits.index_fill(-1, reveal_last, -torch.inf).softmax(-1)
     if temperature == 0:
         tokens = logits.argmax(-1)
     else:

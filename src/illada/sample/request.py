@@ -8,6 +8,7 @@ from illada.sample.unmasking import UNMASKING, Unmasking
 
 FinishReason = Literal["stop", "length", "context"]
 CanvasKind = Literal["variable", "fixed"]
+EndRule = Literal["free", "last", "never"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,11 @@ class SamplingParams:
     """How late: the strength grows with the progress to this power."""
     suppress: tuple[int, ...] = ()
     """Token ids that are never chosen and count in no confidence; [MASK] is always among them."""
+    reveal_last: tuple[int, ...] = ()
+    """Token ids that may be chosen, but have confidence 0 and count in no other's: they are revealed last."""
+    end: EndRule = "free"
+    """The end of text: free, a token like others; last, among `reveal_last`; never, among `suppress`. LLaDA's authors
+    need both on a fixed canvas, because answers filled up with ends of text teach a model to end too surely."""
     seed: int = 0
     """Noise of this request; the same seed gives the same text in any batch."""
 
@@ -67,6 +73,8 @@ class SamplingParams:
             raise ValueError("a stop string is empty: every text would end before it begins")
         if self.canvas not in get_args(CanvasKind):
             raise ValueError(f"canvas must be one of {', '.join(get_args(CanvasKind))}; got {self.canvas!r}")
+        if self.end not in get_args(EndRule):
+            raise ValueError(f"end must be one of {', '.join(get_args(EndRule))}; got {self.end!r}")
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed must be a signed 64-bit integer, got {self.seed}")
         if self.unmasking not in UNMASKING:

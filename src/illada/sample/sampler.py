@@ -157,6 +157,7 @@ def _step(
     chosen, confidence = choose_tokens(
         logits,
         suppress=suppress,
+        reveal_last=torch.tensor(params.reveal_last, dtype=torch.int64, device=suppress.device),
         temperature=params.temperature,
         top_p=params.top_p,
         noise_at=torch.stack((seeds, steps), dim=1),
@@ -206,9 +207,10 @@ def _check(model: Transformer, canvases: Sequence[Canvas], params: SamplingParam
             raise ValueError(f"a given token has the id of [MASK], {mask_id}: mark a hole with None instead")
         if len(canvas.tokens) > limit:
             raise ValueError(f"a canvas of {len(canvas.tokens)} tokens exceeds the model's context of {limit}")
-    if unknown := [token for token in params.suppress if not 0 <= token < vocabulary]:
+    named = {mask_id, *params.suppress, *params.reveal_last}
+    if unknown := [token for token in named if not 0 <= token < vocabulary]:
         raise ValueError(f"cannot suppress token {unknown[0]}: the model's ids run from 0 to {vocabulary - 1}")
-    if len({mask_id, *params.suppress}) == vocabulary:
+    if len(named) == vocabulary:
         raise ValueError(f"all {vocabulary} tokens are suppressed: leave one to choose")
 
 

@@ -1,0 +1,1 @@
+"""The benchmarks: one class for each, from its rows to the verdict on an answer."""
