@@ -79,7 +79,18 @@ def base_bound_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     return [(f"base model of the package, bits per byte of {result['settings']['text']}", f"{bound}; {others}")]
 
 
-ROWS = {"base_bound": base_bound_rows, "demo": demo_rows, "train_step": train_step_rows}
+def styles_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    tokens = f"{result['settings']['tokens'] / 1e6:.0f}M tokens each"
+    skills = ", ".join(result["settings"]["skills"])
+    parts = []
+    for record in result["records"]:
+        overall = record["scores"]["overall"]
+        low, high = overall["interval"]["low"], overall["interval"]["high"]
+        parts.append(f"{record['style']} {overall['exact_match']:.0%} [{low:.0%}, {high:.0%}]")
+    return [(f"styles of fine-tuning, {tokens}: exact match on {skills}", "; ".join(parts))]
+
+
+ROWS = {"base_bound": base_bound_rows, "demo": demo_rows, "styles": styles_rows, "train_step": train_step_rows}
 
 
 if __name__ == "__main__":

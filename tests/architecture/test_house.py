@@ -110,6 +110,8 @@ def test_the_search_for_public_names_finds_methods():
 
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "torch.load", "torch.save", "os.system", "np.load"}
+RUNS_PROGRAMS = {"illada.evaluate.sandbox.launcher": ["exec", "compile"]}
+"""The one module whose purpose it is, in a process of its own that has given up all rights but to compute."""
 
 
 def forbidden(tree: ast.Module) -> list[str]:
@@ -128,7 +130,7 @@ def forbidden(tree: ast.Module) -> list[str]:
 
 @BY_MODULE
 def test_no_file_that_is_read_can_run_code(path):
-    assert forbidden(tree_of(path)) == []
+    assert forbidden(tree_of(path)) == RUNS_PROGRAMS.get(module_name(path), [])
 
 
 @pytest.mark.parametrize(
