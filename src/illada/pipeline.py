@@ -4,7 +4,6 @@ model = illada.load("runs/tiny")
 print(model.generate("def read(path):", length=64).text)
 """
 
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -22,15 +21,14 @@ from illada.evaluate.scoring import CandidateScore, ScoringParams, score_candida
 from illada.evaluate.shared_forwards import Candidate
 from illada.model.device import choose_device
 from illada.model.transformer import Transformer
-from illada.sample.canvas import BatchState, Canvas, FilledCanvas
+from illada.sample.canvas import Canvas, FilledCanvas
+from illada.sample.engine import Engine, RowState
 from illada.sample.request import Chunk, Completion, SamplingParams
-from illada.sample.sampler import OnStep, Step, exhaust, fill
+from illada.sample.sampler import OnStep, fill
 from illada.sample.stopping import Stopping
 from illada.sample.streaming import stream_chunks
-from illada.sample.writing import Prompt, Writing, budget_within, write
+from illada.sample.writing import Prompt, Writing, budget_within, write, writing_request
 
-BATCH_SIZE = 64
-"""Prompts that share a forward at most."""
 MASK_SHOWN = "░"
 
 Messages = Sequence[Message | Mapping[str, str]]
@@ -87,7 +85,7 @@ class LanguageModel:
             prompt: text; special tokens spelt in it stay text. The model sees BOS in front of it.
             params: how to sample; None: the defaults.
             seeds: one per prompt; None: the seed of the parameters for each, so that equal prompts give equal texts.
-            on_step: called after every forward of a batch of at most 64 rows; for live views.
+            on_step: called after every forward; for live views.
             options: single fields of `SamplingParams` by name, over `params`.
 
         Raises:
@@ -149,14 +147,16 @@ class LanguageModel:
         if len(noise) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts need as many seeds, got {len(noise)}")
         self._check_room(prompts, chosen)
-        requests = [Prompt(tokens=tuple(ids), seed=seed) for ids, seed in zip(prompts, noise, strict=True)]
-        completions = []
-        for start in range(0, len(requests), BATCH_SIZE):
-            began = time.perf_counter()
-            written = exhaust(self._write(requests[start : start + BATCH_SIZE], chosen), on_step)
-            seconds = time.perf_counter() - began
-            completions += [self._completion(writing, seconds) for writing in written]
-        return completions
+        written = write(
+            self.transformer,
+            [Prompt(tokens=tuple(ids), seed=seed) for ids, seed in zip(prompts, noise, strict=True)],
+            chosen,
+            mask_id=self.tokenizer.specials.mask,
+            stopping=self._stopping(chosen),
+            thinking_marker=self._marker(chosen),
+            on_step=on_step,
+        )
+        return [self._completion(writing) for writing in written]
 
     def stream_ids(
         self,
@@ -199,9 +199,8 @@ class LanguageModel:
                 "shorten the prompt or ask for a smaller length"
             )
         canvas = Canvas(tokens=(*before, *[None] * chosen.length, *after), seed=chosen.seed)
-        began = time.perf_counter()
         filled = fill(self.transformer, [canvas], chosen, mask_id=specials.mask, on_step=on_step)[0]
-        return self._filled_in(canvas, filled, chosen, time.perf_counter() - began)
+        return self._filled_in(canvas, filled)
 
     @overload
     def score(
@@ -292,48 +291,42 @@ class LanguageModel:
         """
         return ChatTemplate(self.tokenizer)
 
-    def _write(self, prompts: Sequence[Prompt], params: SamplingParams) -> Generator[Step, None, list[Writing]]:
-        marker = self.tokenizer.encode(params.thinking_marker) if params.thinking_strength else []
-        return write(
-            self.transformer,
-            prompts,
-            params,
-            mask_id=self.tokenizer.specials.mask,
-            stopping=self._stopping(params),
-            thinking_marker=marker,
-        )
+    def _marker(self, params: SamplingParams) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(params.thinking_marker)) if params.thinking_strength else ()
 
     def _streamed(self, prompt: Prompt, params: SamplingParams, provisional: bool) -> Generator[Chunk, None, None]:
-        began = time.perf_counter()
+        context = self.transformer.config.max_length
         return stream_chunks(
-            self._write([prompt], params),
-            stopping=self._stopping(params),
-            complete=lambda writing: self._completion(writing, time.perf_counter() - began),
+            Engine(self.transformer, mask_id=self.tokenizer.specials.mask),
+            writing_request(
+                prompt, params, context=context, stopping=self._stopping(params), marker=self._marker(params)
+            ),
+            complete=lambda filled: self._completion(Writing.of(prompt, filled, params=params, context=context)),
             show=self._shown if provisional else None,
         )
 
-    def _shown(self, state: BatchState) -> str:
-        """The block of the only row at work, as far as it is decided."""
-        tokens, mask = state.tokens[0].tolist(), self.tokenizer.specials.mask
-        start = state.canvases[0].holes[0]
-        return "".join(MASK_SHOWN if token == mask else self.tokenizer.decode([token]) for token in tokens[start:])
+    def _shown(self, state: RowState) -> str:
+        """The blocks at work, as far as they are decided."""
+        mask = self.tokenizer.specials.mask
+        at_work = state.tokens[state.start :]
+        return "".join(MASK_SHOWN if token == mask else self.tokenizer.decode([token]) for token in at_work)
 
-    def _completion(self, writing: Writing, seconds: float) -> Completion:
+    def _completion(self, writing: Writing) -> Completion:
         cut = writing.cut
         count = len(writing.tokens) if cut is None else cut.tokens
         return Completion(
             text=self._data(writing).decode("utf-8", errors="replace"),
-            tokens=tuple(writing.tokens[:count]),
+            tokens=writing.tokens[:count],
             finish_reason="stop" if cut is not None else "context" if writing.clipped else "length",
             stop_string=None if cut is None else cut.stop_string,
             prompt_tokens=len(writing.prompt.tokens),
             forwards=writing.forwards,
             positions=writing.positions,
-            seconds=seconds,
-            revealed_at=tuple(writing.revealed_at[:count]),
+            seconds=writing.seconds,
+            revealed_at=writing.revealed_at[:count],
         )
 
-    def _filled_in(self, canvas: Canvas, filled: FilledCanvas, params: SamplingParams, seconds: float) -> Completion:
+    def _filled_in(self, canvas: Canvas, filled: FilledCanvas) -> Completion:
         tokens = [filled.tokens[position] for position in canvas.holes]
         return Completion(
             text=self.tokenizer.decode(tokens),
@@ -341,8 +334,8 @@ class LanguageModel:
             finish_reason="length",
             prompt_tokens=len(canvas.tokens) - len(tokens),
             forwards=filled.forwards,
-            positions=filled.forwards * len(canvas.tokens) * (2 if params.guidance else 1),
-            seconds=seconds,
+            positions=filled.positions,
+            seconds=filled.seconds,
             revealed_at=tuple(filled.revealed_at[position] for position in canvas.holes),
         )
 

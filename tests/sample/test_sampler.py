@@ -25,19 +25,19 @@ PROMPT = (5, 17, 3, 30)
 
 
 class Counting(Transformer):
-    """A Transformer that notes the shape of every forward and of the hidden states that met the vocabulary."""
+    """A Transformer that notes how many positions every forward computes, and how many meet the vocabulary."""
 
     def __init__(self, config):
         super().__init__(config)
         self.forwards = []
         self.met_vocabulary = []
 
-    def forward(self, tokens, segments=None):
-        self.forwards.append(tuple(tokens.shape))
-        return super().forward(tokens, segments)
+    def recompute(self, tokens, cache, selection):
+        self.forwards.append(len(tokens))
+        return super().recompute(tokens, cache, selection)
 
     def logits(self, hidden):
-        self.met_vocabulary.append(tuple(hidden.shape[:-1]))
+        self.met_vocabulary.append(len(hidden))
         return super().logits(hidden)
 
 
@@ -390,9 +390,11 @@ def test_forwards_count_the_steps_of_each_row():
 
 
 @pytest.mark.parametrize(("guidance", "times"), [(0.0, 1), (1.5, 2)])
-def test_only_the_positions_of_the_window_meet_the_vocabulary(guidance, times):
+def test_only_the_masks_of_the_block_meet_the_vocabulary_and_padding_is_not_computed(guidance, times):
     model = new_model(kind=Counting)
-    canvases = [Canvas(tokens=behind(PROMPT, 16)), Canvas(tokens=behind((1,), 7))]
+    canvases = [Canvas(tokens=behind(PROMPT, 16)), Canvas(tokens=behind((1,), 8))]
     fill(model, canvases, SamplingParams(block_length=4, steps=8, guidance=guidance), mask_id=MASK)
-    assert model.forwards == [(2 * times, 20)] * 8
-    assert model.met_vocabulary == [(2 * times, 4)] * 8
+    # the long canvas reveals 2 of 4 with each forward; the short one 1 of 4
+    long, short = [4, 2] * 4, [4, 3, 2, 1] * 2
+    assert model.forwards == [20 + 9] * 8 * times
+    assert model.met_vocabulary == [both for pair in zip(long, short, strict=True) for both in [sum(pair)] * times]

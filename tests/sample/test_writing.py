@@ -8,7 +8,6 @@ import torch
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer
 from illada.sample.request import SamplingParams
-from illada.sample.sampler import exhaust
 from illada.sample.stopping import Stopping
 from illada.sample.writing import Prompt, budget_within, write
 
@@ -89,22 +88,20 @@ def add_boost(logits, text, prompt, place, budget, params, marker):
 
 
 def check(model, prompts, params, *, marker=()):
-    writings = exhaust(
-        write(
-            model,
-            [Prompt(tokens=tuple(prompt)) for prompt in prompts],
-            params,
-            mask_id=MASK,
-            stopping=stopping(*params.stop),
-            thinking_marker=marker,
-        )
+    writings = write(
+        model,
+        [Prompt(tokens=tuple(prompt)) for prompt in prompts],
+        params,
+        mask_id=MASK,
+        stopping=stopping(*params.stop),
+        thinking_marker=marker,
     )
     for prompt, writing in zip(prompts, writings, strict=True):
         expected = naive(model, prompt, params, marker=marker)
         cut = stopping(*params.stop).find(expected)
         assert writing.cut == cut
         count = len(expected) if cut is None else cut.tokens
-        assert writing.tokens[:count] == expected[:count]
+        assert list(writing.tokens[:count]) == expected[:count]
         assert MASK not in writing.tokens[:count]
     return writings
 
@@ -153,7 +150,7 @@ def test_equals_a_plain_loop_with_the_end_of_thinking(model, strength, power):
 
 def run(model, prompts, params, seeds):
     requests = [Prompt(tokens=tuple(prompt), seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-    return exhaust(write(model, requests, params, mask_id=MASK, stopping=stopping(*params.stop)))
+    return write(model, requests, params, mask_id=MASK, stopping=stopping(*params.stop))
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
@@ -171,14 +168,16 @@ def test_64_unequal_prompts_in_one_batch_equal_each_alone(model, temperature, un
     assert len({writing.forwards for writing in together}) > 3  # rows left one by one
 
 
-def test_rows_that_are_done_leave_the_forwards(model):
+def test_rows_that_are_done_leave_the_forwards(model, monkeypatch):
     params = SamplingParams(length=40, block_length=4, stop=("k",), suppress=(EOS,))
-    prompts, rows = prompts_of(16), []
-    requests = [Prompt(tokens=tuple(prompt)) for prompt in prompts]
-    writings = exhaust(
-        write(model, requests, params, mask_id=MASK, stopping=stopping("k")),
-        lambda number, tokens, revealed: rows.append(len(tokens)),
+    rows = []
+    recompute = model.recompute
+    monkeypatch.setattr(
+        model,
+        "recompute",
+        lambda tokens, cache, selection: rows.append(len(selection.slots)) or recompute(tokens, cache, selection),
     )
+    writings = run(model, prompts_of(16), params, [0] * 16)
     assert rows == sorted(rows, reverse=True)
     assert rows[-1] < rows[0] == 16
     assert sum(rows) == sum(writing.forwards for writing in writings)
@@ -262,4 +261,4 @@ def test_a_clipped_row_writes_its_blocks_beside_one_that_is_not(model):
     assert [len(writing.tokens) for writing in writings] == [24, 16, 3]
     assert [writing.clipped for writing in writings] == [False, True, True]
     for prompt, writing in zip(prompts, writings, strict=True):
-        assert writing.tokens == naive(model, prompt, params)
+        assert list(writing.tokens) == naive(model, prompt, params)

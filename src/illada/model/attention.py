@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from illada.model.cache import CachedLayer
 from illada.shapes import Segments
 
 Heads = Float[Tensor, "batch heads length head"]
@@ -64,9 +65,11 @@ def attend(
     query: Heads,
     key: Float[Tensor, "batch kv_heads length head"],
     value: Float[Tensor, "batch kv_heads length head"],
-    layout: AttentionLayout,
+    layout: AttentionLayout | CachedLayer,
 ) -> Heads:
     """softmax(q kᵀ / sqrt(head)) v over the positions that `layout` lets each query see."""
+    if isinstance(layout, CachedLayer):
+        return layout.attend(query, key, value)
     if layout.offsets is not None:
         return _attend_packed(query, key, value, layout.offsets, causal=layout.causal)
     return F.scaled_dot_product_attention(

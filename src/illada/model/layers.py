@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from illada.model.attention import AttentionLayout, attend
+from illada.model.cache import CachedLayer
 from illada.model.config import ModelConfig
 from illada.model.rotary import Angles, rotate
 from illada.shapes import Hidden
@@ -33,7 +34,7 @@ class SelfAttention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
         self.o_proj = nn.Linear(query_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Hidden, angles: Angles, layout: AttentionLayout) -> Hidden:
+    def forward(self, x: Hidden, angles: Angles, layout: AttentionLayout | CachedLayer) -> Hidden:
         """Mix the positions that see one another."""
         query, key, value = (
             project(x).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
@@ -69,7 +70,7 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(config)
         self.mlp = SwiGLU(config)
 
-    def forward(self, x: Hidden, angles: Angles, layout: AttentionLayout) -> Hidden:
+    def forward(self, x: Hidden, angles: Angles, layout: AttentionLayout | CachedLayer) -> Hidden:
         """One layer."""
         x = x + self.attention(self.attention_norm(x), angles, layout)
         output: Hidden = x + self.mlp(self.mlp_norm(x))

@@ -2,9 +2,11 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from illada.model.attention import attention_layout, segment_positions
+from illada.model.cache import KeyValueCache, Selection, cached_layers
 from illada.model.config import ModelConfig
 from illada.model.layers import Block, RMSNorm
 from illada.model.rotary import rotary_angles
@@ -53,6 +55,25 @@ class Transformer(nn.Module):
             x = block(x, angles, layout)
         hidden: Hidden = self.norm(x)
         return hidden
+
+    def recompute(
+        self, tokens: Int[Tensor, " selected"], cache: KeyValueCache, selection: Selection
+    ) -> Float[Tensor, "selected hidden"]:
+        """The residual stream after the final norm, of the selected positions alone.
+
+        Their keys and values take their places in `cache`; what the others hold there is what they are seen with.
+
+        Args:
+            tokens: ids at the selected positions, int64.
+            cache: what was computed before.
+            selection: which positions these are.
+        """
+        cos, sin = (table[:, :, selection.position] for table in cache.angles)
+        x = self.embedding(tokens)[None]
+        for block, layer in zip(self.blocks, cached_layers(cache, selection), strict=True):
+            x = block(x, (cos, sin), layer)
+        hidden: Tensor = self.norm(x)
+        return hidden[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits [..., vocab] of hidden states [..., hidden]: about the token at each position, not the next."""

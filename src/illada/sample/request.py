@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from illada.sample.caching import CACHING, Caching
+from illada.sample.policy import read_policy
 from illada.sample.unmasking import UNMASKING, Unmasking
 
 FinishReason = Literal["stop", "length", "context"]
@@ -37,7 +39,11 @@ class SamplingParams:
     """w of classifier-free guidance: logits = unconditional + (w + 1) (conditional - unconditional); 0: none. The
     unconditional forward sees the prompt masked (LLaDA, arXiv 2502.09992, appendix A.2)."""
     unmasking: str = "low_confidence"
-    """Which chosen tokens become text first: see `illada.sample.unmasking`."""
+    """Which chosen tokens become text, as in `threshold,tau=0.8`: see `illada.sample.unmasking`."""
+    caching: str = "none"
+    """Which positions a forward computes anew, as in `delayed,refresh=4`: see `illada.sample.caching`."""
+    blocks: int = 1
+    """Blocks that are filled at once; the next one comes into sight when the first of them is full."""
     thinking_marker: str = "</think>"
     """What closes a model's thoughts: see `illada.sample.thinking`."""
     thinking_strength: float = 0.0
@@ -56,7 +62,7 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in ("length", "block_length"):
+        for name in ("length", "block_length", "blocks"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if self.steps is not None and not 1 <= self.steps <= self.length:
@@ -77,13 +83,17 @@ class SamplingParams:
             raise ValueError(f"end must be one of {', '.join(get_args(EndRule))}; got {self.end!r}")
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed must be a signed 64-bit integer, got {self.seed}")
-        if self.unmasking not in UNMASKING:
-            raise ValueError(f"unmasking must be one of {', '.join(UNMASKING)}; got {self.unmasking!r}")
+        _ = self.unmasking_policy, self.caching_policy
 
     @property
-    def policy(self) -> Unmasking:
-        """The unmasking policy by its name."""
-        return UNMASKING[self.unmasking]
+    def unmasking_policy(self) -> Unmasking:
+        """What `unmasking` describes."""
+        return read_policy(self.unmasking, UNMASKING, kind="unmasking")
+
+    @property
+    def caching_policy(self) -> Caching:
+        """What `caching` describes."""
+        return read_policy(self.caching, CACHING, kind="caching")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +113,9 @@ class Completion:
     forwards: int
     """Forward passes that this request took part in; guidance runs two rows in one."""
     positions: int
-    """Token positions that were computed for it: the length of its row, summed over its forwards."""
+    """Token positions that were computed for it, summed over its forwards; twice that with guidance."""
     seconds: float
-    """Wall time of the batch it was in."""
+    """Wall time from its first forward to its last."""
     revealed_at: tuple[int, ...]
     """The forward, counted from 1, at which each token became text."""
 

@@ -3,52 +3,47 @@
 import codecs
 from collections.abc import Callable, Generator
 
-from illada.sample.canvas import BatchState, Canvas
+from illada.sample.canvas import FilledCanvas
+from illada.sample.engine import Engine, RowState
+from illada.sample.job import Request
 from illada.sample.request import Chunk, Completion
-from illada.sample.sampler import Step
-from illada.sample.stopping import Stopping
-from illada.sample.writing import Writing
 
 
 def stream_chunks(
-    written: Generator[Step, None, list[Writing]],
+    engine: Engine,
+    request: Request,
     *,
-    stopping: Stopping,
-    complete: Callable[[Writing], Completion],
-    show: Callable[[BatchState], str] | None,
+    complete: Callable[[FilledCanvas], Completion],
+    show: Callable[[RowState], str] | None,
 ) -> Generator[Chunk, None, None]:
-    """The chunks of the only row of `written`, which is closed when the iterator is left.
+    """The chunks of one request, which is cancelled when the iterator is left.
 
     Args:
-        written: the steps of one prompt.
-        stopping: what ends the text; the beginning of a stop string is held back until it is none.
+        engine: does the work, a step for each that is needed to get on.
+        request: with a `Stopping`; the beginning of a stop string is held back until it is none.
         complete: makes the completion of the last chunk, whose text is that of all chunks together.
-        show: the block at work, for a chunk after every forward; None: a chunk where there is new text.
+        show: the blocks at work, for a chunk after every forward; None: a chunk where there is new text.
     """
+    stopping, prompt = request.stopping, request.canvas.holes[0]
+    assert stopping is not None
     characters = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    sent = 0
+    sent, known = 0, prompt
+    number = engine.submit(request)
     try:
-        while True:
-            try:
-                state = next(written).state
-            except StopIteration as end:
-                [writing] = end.value
-                completion = complete(writing)
-                data = stopping.decode(writing.tokens) if writing.cut is None else writing.cut.data
-                yield Chunk(text=characters.decode(data[sent:], final=True), completion=completion)
-                return
-            # what the block before this one settled, but for what may yet become a stop string
-            data = stopping.decode(_given(state.canvases[0]))
-            certain = max(sent, len(data) - stopping.held_back(data))
-            text = characters.decode(data[sent:certain])
-            sent = certain
+        while number not in (finished := engine.step()):
+            if (state := engine.look(number)) is None:
+                continue
+            text = ""
+            if state.start > known:
+                # the blocks in front of those at work are settled, but for what may yet become a stop string
+                data, known = stopping.decode(state.tokens[prompt : state.start]), state.start
+                certain = max(sent, len(data) - stopping.held_back(data))
+                text = characters.decode(data[sent:certain])
+                sent = certain
             if text or show is not None:
                 yield Chunk(text=text, provisional=None if show is None else show(state))
+        filled = finished[number]
+        data = stopping.decode(filled.tokens[prompt:]) if filled.cut is None else filled.cut.data
+        yield Chunk(text=characters.decode(data[sent:], final=True), completion=complete(filled))
     finally:
-        written.close()
-
-
-def _given(canvas: Canvas) -> list[int]:
-    """What is written in front of the block of a canvas."""
-    behind_prompt = canvas.tokens[canvas.prompt_length :]
-    return [token for token in behind_prompt if token is not None]
+        engine.cancel(number)

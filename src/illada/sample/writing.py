@@ -4,17 +4,16 @@ On the variable canvas the model sees the prompt, what is written, and one block
 section 2.3). The plan of steps is that of the fixed canvas; only what lies behind the block is out of sight.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
 from illada.model.transformer import Transformer
 from illada.sample.canvas import Canvas, FilledCanvas
-from illada.sample.plan import PlannedStep, reveal_plan
+from illada.sample.engine import Engine
+from illada.sample.job import Request
 from illada.sample.request import SamplingParams
-from illada.sample.sampler import Step, denoise
+from illada.sample.sampler import OnStep, run
 from illada.sample.stopping import Cut, Stopping
-from illada.sample.thinking import boost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,29 +24,36 @@ class Prompt:
     seed: int = 0
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Writing:
     """What has been written behind one prompt."""
 
     prompt: Prompt
-    budget: int
-    """Tokens that may be written in all."""
     clipped: bool
     """The context left less room than was asked for."""
-    tokens: list[int] = field(default_factory=list)
-    revealed_at: list[int] = field(default_factory=list)
+    tokens: tuple[int, ...]
+    revealed_at: tuple[int, ...]
     """For every token the forward, counted from 1, that wrote it."""
-    forwards: int = 0
-    positions: int = 0
-    """Token positions computed: the length of the row, summed over its forwards; twice that with guidance."""
-    cut: Cut | None = None
+    forwards: int
+    positions: int
+    """Token positions computed, summed over the forwards; twice that with guidance."""
+    cut: Cut | None
+    seconds: float = field(default=0.0, compare=False)
 
-    def take(self, filled: FilledCanvas) -> None:
-        """Put a filled canvas behind what is written."""
-        known = len(self.prompt.tokens) + len(self.tokens)
-        self.tokens += filled.tokens[known:]
-        self.revealed_at += [self.forwards + step for step in filled.revealed_at[known:]]
-        self.forwards += filled.forwards
+    @classmethod
+    def of(cls, prompt: Prompt, filled: FilledCanvas, *, params: SamplingParams, context: int) -> "Writing":
+        """What a filled canvas holds behind its prompt."""
+        known = len(prompt.tokens)
+        return cls(
+            prompt=prompt,
+            clipped=budget_within(context, prompt=known, params=params)[1],
+            tokens=filled.tokens[known:],
+            revealed_at=filled.revealed_at[known:],
+            forwards=filled.forwards,
+            positions=filled.positions,
+            cut=filled.cut,
+            seconds=filled.seconds,
+        )
 
 
 def budget_within(context: int, *, prompt: int, params: SamplingParams) -> tuple[int, bool]:
@@ -83,8 +89,9 @@ def write(
     mask_id: int,
     stopping: Stopping,
     thinking_marker: Sequence[int] = (),
-) -> Generator[Step, None, list[Writing]]:
-    """Continue every prompt, a forward at a time; the generator's value is the result.
+    on_step: OnStep | None = None,
+) -> list[Writing]:
+    """Continue every prompt.
 
     Rows share the forwards and each gets what it would get alone. On the variable canvas a row leaves as soon as its
     end is certain: at an end of text or a stop string with no mask before it.
@@ -92,83 +99,25 @@ def write(
     Raises:
         ValueError: a prompt leaves no room, or a parameter does not fit the model.
     """
-    context = model.config.max_length
-    room = [budget_within(context, prompt=len(prompt.tokens), params=params) for prompt in prompts]
-    writings = [
-        Writing(prompt=prompt, budget=budget, clipped=clipped)
-        for prompt, (budget, clipped) in zip(prompts, room, strict=True)
+    marker, context = tuple(thinking_marker), model.config.max_length
+    requests = [
+        writing_request(prompt, params, context=context, stopping=stopping, marker=marker) for prompt in prompts
     ]
-    plans = [_blocks(writing.budget, params) for writing in writings]
-    number = 0
-    while at_work := [
-        (writing, blocks[number])
-        for writing, blocks in zip(writings, plans, strict=True)
-        if writing.cut is None and number < len(blocks)
-    ]:
-        yield from _write_block(model, at_work, params, mask_id=mask_id, stopping=stopping, marker=thinking_marker)
-        number += 1
-    return writings
+    filled = run(Engine(model, mask_id=mask_id), requests, on_step=on_step)
+    return [
+        Writing.of(prompt, row, params=params, context=context) for prompt, row in zip(prompts, filled, strict=True)
+    ]
 
 
-def _write_block(
-    model: Transformer,
-    at_work: Sequence[tuple[Writing, list[PlannedStep]]],
-    params: SamplingParams,
-    *,
-    mask_id: int,
-    stopping: Stopping,
-    marker: Sequence[int],
-) -> Generator[Step, None, None]:
-    """Denoise the next canvas of every row that goes on."""
-    writings = [writing for writing, _ in at_work]
-    canvases = [_canvas(writing, plan) for writing, plan in at_work]
+def writing_request(
+    prompt: Prompt, params: SamplingParams, *, context: int, stopping: Stopping, marker: tuple[int, ...] = ()
+) -> Request:
+    """A prompt as the engine takes it.
 
-    def leaves(row: int, filled: tuple[int, ...]) -> bool:
-        writings[row].cut = stopping.find([*writings[row].tokens, *filled])
-        return writings[row].cut is not None
-
-    steps = denoise(
-        model,
-        canvases,
-        [plan for _, plan in at_work],
-        params,
-        mask_id=mask_id,
-        leaves=leaves if params.canvas == "variable" else None,
-        adjust=boost(
-            list(marker),
-            strength=params.thinking_strength,
-            power=params.thinking_power,
-            budgets=[writing.budget for writing in writings],
-        ),
-    )
-    filled = yield from steps
-    guided = params.guidance > 0
-    for writing, canvas, row in zip(writings, canvases, filled, strict=True):
-        writing.take(row)
-        writing.positions += row.forwards * len(canvas.tokens) * (2 if guided else 1)
-        if writing.cut is None:
-            writing.cut = stopping.find(writing.tokens)
-
-
-def _canvas(writing: Writing, plan: Sequence[PlannedStep]) -> Canvas:
-    """Prompt, what is written, and the masks that the plan fills."""
-    size = max((step.stop for step in plan), default=0)
-    return Canvas(
-        tokens=(*writing.prompt.tokens, *writing.tokens, *[None] * size),
-        seed=writing.prompt.seed,
-        first_step=writing.forwards,
-        first_hole=len(writing.tokens),
-        prompt_length=len(writing.prompt.tokens),
-    )
-
-
-def _blocks(budget: int, params: SamplingParams) -> list[list[PlannedStep]]:
-    """The plan of every canvas, its holes counted from its own start: one for each block, or one for all."""
-    steps = min(params.steps or budget, budget)
-    plan = reveal_plan(budget, block_length=params.block_length, steps=steps)
-    if params.canvas == "fixed":
-        return [plan]
-    blocks = []
-    for (start, stop), group in groupby(plan, key=lambda step: (step.start, step.stop)):
-        blocks.append([PlannedStep(start=0, stop=stop - start, reveals=step.reveals) for step in group])
-    return blocks
+    Raises:
+        ValueError: it leaves no room.
+    """
+    budget, _ = budget_within(context, prompt=len(prompt.tokens), params=params)
+    canvas = Canvas(tokens=(*prompt.tokens, *[None] * budget), seed=prompt.seed, prompt_length=len(prompt.tokens))
+    grows = params.canvas == "variable"
+    return Request(canvas=canvas, params=params, grows=grows, stopping=stopping, marker=marker)

@@ -1,0 +1,146 @@
+"""What follows from a forward: tokens are chosen for the open holes, and some of them become text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from illada.model.transformer import Transformer
+from illada.sample.caching import EntropyTriggered
+from illada.sample.choice import choose_tokens
+from illada.sample.group import Group
+from illada.sample.job import Job
+from illada.sample.table import Table
+from illada.sample.thinking import EndOfThinking
+from illada.sample.unmasking import Block
+from illada.seeding import Stream
+
+PerRow = Int[Tensor, " rows"]
+
+_ORDER = Stream(0, "unmasking")
+_MOST_HOLES = 1 << 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Read:
+    """The hidden states of a forward, and where each position's is."""
+
+    model: Transformer
+    hidden: Float[Tensor, "selected hidden"]
+    unconditional: Float[Tensor, "selected hidden"] | None
+    order: Int[Tensor, "rows places"]
+    """Which of the selected a position is, if it is."""
+    shift: int
+    """A hidden state says something of the token so many places behind it."""
+
+    def logits(
+        self, row: Int[Tensor, " masked"], position: Int[Tensor, " masked"], *, guidance: float
+    ) -> Float[Tensor, "masked vocab"]:
+        """About the tokens at some positions; only these meet the vocabulary."""
+        which = self.order[row, position - self.shift]
+        logits = self.model.logits(self.hidden[which]).float()
+        if guidance and self.unconditional is not None:
+            without = self.model.logits(self.unconditional[which]).float()
+            logits = without + (guidance + 1) * (logits - without)
+        return logits
+
+
+def denoise(
+    table: Table,
+    group: Group,
+    read: Read,
+    *,
+    rows: PerRow,
+    mask_id: int,
+    hole_start: PerRow,
+    hole_stop: PerRow,
+    count: PerRow,
+    taking_part: Bool[Tensor, " rows"],
+    forward: PerRow,
+    seed: PerRow,
+    jobs: Sequence[Job],
+) -> tuple[PerRow, Bool[Tensor, " rows"]]:
+    """One step of the rows of a group.
+
+    Returns:
+        How many holes of the blocks at work are filled from the left without a gap, and whether an end of text is among
+        them.
+    """
+    width = int(max(job.hole_stop - job.hole_start for job in jobs))
+    hole = hole_start[:, None] + torch.arange(width, device=rows.device)
+    at_work = (hole < hole_stop[:, None]) & taking_part[:, None]
+    position = table.holes[group.slots].gather(1, hole.clamp(max=table.places - 1))
+    before = table.tokens[group.slots].gather(1, position)
+    masked = at_work & (before == mask_id)
+    member, column = masked.nonzero(as_tuple=True)
+    logits = read.logits(rows[member], position[member, column], guidance=group.params.guidance)
+    if group.params.thinking_strength and group.marker:
+        logits = _boosted(logits, table, group, jobs, member, position[member, column])
+    logits = logits.index_fill(-1, group.suppress, -torch.inf)
+    chosen, confidence = choose_tokens(
+        logits,
+        reveal_last=group.reveal_last,
+        temperature=group.params.temperature,
+        top_p=group.params.top_p,
+        seed=seed[member],
+        step=forward[member] - 1,
+        hole=hole[member, column],
+    )
+    block = Block(
+        masked=masked,
+        settled=at_work & ~masked,
+        count=count,
+        confidence=table.confidence[group.slots].gather(1, position).masked_scatter(masked, confidence),
+        logits=logits,
+        noise=lambda: _noise(seed, forward - 1, hole),
+    )
+    holds = group.unmasking.select(block)
+    after = torch.where(masked, before.masked_scatter(masked, chosen), before)
+    after = torch.where(at_work & ~holds, mask_id, after)
+    _write(table, rows, position, block, holds, after=after, forward=forward)
+    if isinstance(group.caching, EntropyTriggered):
+        revealed = torch.where(masked & holds, block.entropy, -torch.inf)
+        table.surprise[group.slots] = torch.where(taking_part, revealed.amax(1), table.surprise[group.slots])
+    prefix = (holds | ~at_work).int().cumprod(1).bool() & at_work
+    ended = (prefix & torch.isin(after, group.ends)).any(1)
+    return prefix.sum(1), ended
+
+
+def _write(
+    table: Table, rows: PerRow, position: Tensor, block: Block, holds: Tensor, *, after: Tensor, forward: PerRow
+) -> None:
+    """Put what has changed into the table."""
+    member, column = ((block.masked & holds) | (block.settled & ~holds)).nonzero(as_tuple=True)
+    slot, place = rows[member], position[member, column]
+    is_text = holds[member, column]
+    table.tokens[slot, place] = after[member, column]
+    table.revealed_at[slot, place] = torch.where(is_text, forward[member], 0)
+    table.confidence[slot, place] = block.confidence[member, column]
+
+
+def _boosted(
+    logits: Tensor, table: Table, group: Group, jobs: Sequence[Job], member: Tensor, position: Tensor
+) -> Tensor:
+    """Logits with the end-of-thinking boost at the first mask of each row."""
+    boost = EndOfThinking(
+        marker=group.marker, strength=group.params.thinking_strength, power=group.params.thinking_power
+    )
+    members = member.tolist()
+    for number, job in enumerate(jobs):
+        if number not in members:
+            continue
+        first = members.index(number)
+        start = job.place(0)
+        written = table.between(group.members[number], start, job.sight)
+        if (found := boost.of(written, int(position[first]) - start, budget=len(job.request.canvas.holes))) is not None:
+            token, bonus = found
+            logits[first, token] += bonus
+    return logits
+
+
+def _noise(seed: PerRow, step: PerRow, hole: Int[Tensor, "rows window"]) -> Float[Tensor, "rows window"]:
+    """One number in [0, 1) per position of the window, addressed by (seed, step, hole)."""
+    index = seed[:, None].expand_as(hole)
+    return _ORDER.uniform(index, 1, epoch=step[:, None] * _MOST_HOLES + hole).squeeze(-1)
