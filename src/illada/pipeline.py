@@ -22,6 +22,7 @@ from illada.evaluate.scoring import CandidateScore, ScoringParams, score_candida
 from illada.evaluate.shared_forwards import Candidate
 from illada.model.device import choose_device
 from illada.model.transformer import Transformer
+from illada.sample.autoregressive import write_autoregressively
 from illada.sample.canvas import BatchState, Canvas, FilledCanvas
 from illada.sample.request import Chunk, Completion, SamplingParams
 from illada.sample.sampler import OnStep, Step, exhaust, fill
@@ -185,19 +186,14 @@ class LanguageModel:
         End of text is never chosen: the text goes on behind the gap.
 
         Raises:
-            ValueError: an option out of range, or all three parts together exceed the context.
+            ValueError: an option out of range, all three parts together exceed the context, or the model is causal.
         """
         chosen = self._chosen(params, options)
         specials = self.tokenizer.specials
         chosen = replace(chosen, suppress=(*chosen.suppress, specials.bos, specials.eos, specials.pad))
         before = [specials.bos, *self.tokenizer.encode(prefix)]
         after = self.tokenizer.encode(suffix)
-        limit, need = self.transformer.config.max_length, len(before) + chosen.length + len(after)
-        if need > limit:
-            raise ValueError(
-                f"prompt and completion need {need} tokens, but the model's context holds {limit}: "
-                "shorten the prompt or ask for a smaller length"
-            )
+        self._check_room([[*before, *after]], replace(chosen, canvas="fixed"))
         canvas = Canvas(tokens=(*before, *[None] * chosen.length, *after), seed=chosen.seed)
         began = time.perf_counter()
         filled = fill(self.transformer, [canvas], chosen, mask_id=specials.mask, on_step=on_step)[0]
@@ -294,7 +290,8 @@ class LanguageModel:
 
     def _write(self, prompts: Sequence[Prompt], params: SamplingParams) -> Generator[Step, None, list[Writing]]:
         marker = self.tokenizer.encode(params.thinking_marker) if params.thinking_strength else []
-        return write(
+        writer = write_autoregressively if self.transformer.config.attention == "causal" else write
+        return writer(
             self.transformer,
             prompts,
             params,

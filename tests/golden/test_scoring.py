@@ -16,7 +16,6 @@ SETTINGS = [(name, setting) for name in ("illada", "llada") for setting in GOLDE
 CASES = [(item, name, setting) for item in GOLDEN["items"] for name, setting in SETTINGS if setting in item[name]]
 
 
-
 def cases_with(key):
     """Those whose candidates have this number stored."""
     cases = [case for case in CASES if key in case[0][case[1]][case[2]]["candidates"][0]]

@@ -56,8 +56,8 @@ def fill(
     `params.length` is not read: the canvases say how much is to be filled; `params.steps` None means one per hole.
 
     Raises:
-        ValueError: a canvas exceeds the model's context or holds [MASK] as a given token, or `params.suppress` names
-            an id that there is not, or leaves none to choose.
+        ValueError: the model is causal, a canvas exceeds its context or holds [MASK] as a given token, or
+            `params.suppress` names an id that there is not, or leaves none to choose.
     """
     plans = [_plan(len(canvas.holes), params) for canvas in canvases]
     return exhaust(denoise(model, canvases, plans, params, mask_id=mask_id), on_step)
@@ -80,7 +80,9 @@ def denoise(
     Raises:
         ValueError: as `fill` does.
     """
-    _check(model, canvases, params, mask_id=mask_id)
+    if model.config.attention == "causal":
+        raise ValueError("a causal model does not see what stands behind a gap: it continues texts and fills no holes")
+    check_request(model, canvases, params, mask_id=mask_id)
     if not canvases:
         return []
     results: dict[int, FilledCanvas] = {}
@@ -200,7 +202,12 @@ def _position_noise(seeds: Tensor, steps: Tensor, holes: Tensor) -> Tensor:
     return _ORDER.uniform(index, 1, epoch=steps[:, None] * _MOST_HOLES + holes).squeeze(-1)
 
 
-def _check(model: Transformer, canvases: Sequence[Canvas], params: SamplingParams, *, mask_id: int) -> None:
+def check_request(model: Transformer, canvases: Sequence[Canvas], params: SamplingParams, *, mask_id: int) -> None:
+    """Refuse canvases and parameters that do not fit the model.
+
+    Raises:
+        ValueError: as `fill` does.
+    """
     vocabulary, limit = model.config.vocab_size, model.config.max_length
     for canvas in canvases:
         if mask_id in canvas.tokens:

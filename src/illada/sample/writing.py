@@ -42,6 +42,16 @@ class Writing:
     """Token positions computed: the length of the row, summed over its forwards; twice that with guidance."""
     cut: Cut | None = None
 
+    def canvas(self, size: int) -> Canvas:
+        """Prompt, what is written, and `size` holes."""
+        return Canvas(
+            tokens=(*self.prompt.tokens, *self.tokens, *[None] * size),
+            seed=self.prompt.seed,
+            first_step=self.forwards,
+            first_hole=len(self.tokens),
+            prompt_length=len(self.prompt.tokens),
+        )
+
     def take(self, filled: FilledCanvas) -> None:
         """Put a filled canvas behind what is written."""
         known = len(self.prompt.tokens) + len(self.tokens)
@@ -75,6 +85,19 @@ def budget_within(context: int, *, prompt: int, params: SamplingParams) -> tuple
     return left // params.block_length * params.block_length or left, True
 
 
+def begin(context: int, prompts: Sequence[Prompt], params: SamplingParams) -> list[Writing]:
+    """Nothing written yet behind each prompt.
+
+    Raises:
+        ValueError: a prompt leaves no room.
+    """
+    room = [budget_within(context, prompt=len(prompt.tokens), params=params) for prompt in prompts]
+    return [
+        Writing(prompt=prompt, budget=budget, clipped=clipped)
+        for prompt, (budget, clipped) in zip(prompts, room, strict=True)
+    ]
+
+
 def write(
     model: Transformer,
     prompts: Sequence[Prompt],
@@ -92,12 +115,7 @@ def write(
     Raises:
         ValueError: a prompt leaves no room, or a parameter does not fit the model.
     """
-    context = model.config.max_length
-    room = [budget_within(context, prompt=len(prompt.tokens), params=params) for prompt in prompts]
-    writings = [
-        Writing(prompt=prompt, budget=budget, clipped=clipped)
-        for prompt, (budget, clipped) in zip(prompts, room, strict=True)
-    ]
+    writings = begin(model.config.max_length, prompts, params)
     plans = [_blocks(writing.budget, params) for writing in writings]
     number = 0
     while at_work := [
@@ -121,7 +139,7 @@ def _write_block(
 ) -> Generator[Step, None, None]:
     """Denoise the next canvas of every row that goes on."""
     writings = [writing for writing, _ in at_work]
-    canvases = [_canvas(writing, plan) for writing, plan in at_work]
+    canvases = [writing.canvas(max((step.stop for step in plan), default=0)) for writing, plan in at_work]
 
     def leaves(row: int, filled: tuple[int, ...]) -> bool:
         writings[row].cut = stopping.find([*writings[row].tokens, *filled])
@@ -148,18 +166,6 @@ def _write_block(
         writing.positions += row.forwards * len(canvas.tokens) * (2 if guided else 1)
         if writing.cut is None:
             writing.cut = stopping.find(writing.tokens)
-
-
-def _canvas(writing: Writing, plan: Sequence[PlannedStep]) -> Canvas:
-    """Prompt, what is written, and the masks that the plan fills."""
-    size = max((step.stop for step in plan), default=0)
-    return Canvas(
-        tokens=(*writing.prompt.tokens, *writing.tokens, *[None] * size),
-        seed=writing.prompt.seed,
-        first_step=writing.forwards,
-        first_hole=len(writing.tokens),
-        prompt_length=len(writing.prompt.tokens),
-    )
 
 
 def _blocks(budget: int, params: SamplingParams) -> list[list[PlannedStep]]:
