@@ -76,7 +76,7 @@ class Objective(Protocol):
         ...
 
 
-def check_objective(objective: ObjectiveName, attention: Attention) -> None:
+def check_objective(objective: str, attention: Attention) -> None:
     """Refuse an objective that the model's attention does not allow.
 
     Raises:
