@@ -61,7 +61,8 @@ def main() -> None:
         "bz2": 8 * len(bz2.compress(data, 9)) / len(data),
     }
     table = Table("what", "bits per byte")
-    table.add_row(f"{settings.model}: upper bound, rows of {length}", f"{bound.bits_per_byte:.3f} ± {error:.3f}")
+    kind = "exact" if model.transformer.config.attention == "causal" else "upper bound"
+    table.add_row(f"{settings.model}: {kind}, rows of {length}", f"{bound.bits_per_byte:.3f} ± {error:.3f}")
     table.add_row("unigram over the tokens of this very text", f"{unigram:.3f}")
     table.add_row("gzip -9, the text as one file", f"{measured['gzip']:.3f}")
     table.add_row("bz2 -9, the text as one file", f"{measured['bz2']:.3f}")

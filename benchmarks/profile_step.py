@@ -18,7 +18,7 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 from card import describe_run, print_card, publish
-from illada.losses.diffusion import CHUNK_LOGITS
+from illada.losses.cross_entropy import CHUNK_LOGITS
 from illada.model.device import choose_device
 from train_step import QUICK, Settings, contenders_at, corrupted_batch
 

@@ -38,7 +38,8 @@ from torch import Tensor, nn
 
 from card import describe_run, in_fresh_process, peak_bytes, print_card, publish, seconds_of, spread
 from illada.diffusion.corruption import absorb, sample_times, spread_times
-from illada.losses.diffusion import CHUNK_LOGITS, diffusion_loss
+from illada.losses.cross_entropy import CHUNK_LOGITS
+from illada.losses.diffusion import diffusion_loss
 from illada.model.accounting import count_parameters
 from illada.model.config import ModelConfig, named_size
 from illada.model.device import choose_device

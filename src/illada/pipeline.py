@@ -185,19 +185,14 @@ class LanguageModel:
         End of text is never chosen: the text goes on behind the gap.
 
         Raises:
-            ValueError: an option out of range, or all three parts together exceed the context.
+            ValueError: an option out of range, all three parts together exceed the context, or the model is causal.
         """
         chosen = self._chosen(params, options)
         specials = self.tokenizer.specials
         chosen = replace(chosen, suppress=(*chosen.suppress, specials.bos, specials.eos, specials.pad))
         before = [specials.bos, *self.tokenizer.encode(prefix)]
         after = self.tokenizer.encode(suffix)
-        limit, need = self.transformer.config.max_length, len(before) + chosen.length + len(after)
-        if need > limit:
-            raise ValueError(
-                f"prompt and completion need {need} tokens, but the model's context holds {limit}: "
-                "shorten the prompt or ask for a smaller length"
-            )
+        self._check_room([[*before, *after]], replace(chosen, canvas="fixed"))
         canvas = Canvas(tokens=(*before, *[None] * chosen.length, *after), seed=chosen.seed)
         filled = fill(self.transformer, [canvas], chosen, mask_id=specials.mask, on_step=on_step)[0]
         return self._filled_in(canvas, filled)
@@ -299,7 +294,11 @@ class LanguageModel:
         return stream_chunks(
             Engine(self.transformer, mask_id=self.tokenizer.specials.mask),
             writing_request(
-                prompt, params, context=context, stopping=self._stopping(params), marker=self._marker(params)
+                prompt,
+                params,
+                config=self.transformer.config,
+                stopping=self._stopping(params),
+                marker=self._marker(params),
             ),
             complete=lambda filled: self._completion(Writing.of(prompt, filled, params=params, context=context)),
             show=self._shown if provisional else None,

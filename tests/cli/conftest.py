@@ -15,10 +15,27 @@ from illada.model.transformer import Transformer, initialize
 @pytest.fixture(scope="session")
 def saved_model(tmp_path_factory) -> Path:
     """A run folder with one checkpoint; its context holds 64 tokens."""
-    folder = tmp_path_factory.mktemp("models") / "run"
+    return save_untrained(tmp_path_factory.mktemp("models") / "run", attention="bidirectional")
+
+
+@pytest.fixture(scope="session")
+def saved_twin(tmp_path_factory) -> Path:
+    """The same, but for the attention."""
+    return save_untrained(tmp_path_factory.mktemp("models") / "twin", attention="causal")
+
+
+def save_untrained(folder: Path, *, attention: str) -> Path:
+    """A checkpoint of a new model, in a run folder."""
     tokenizer = Tokenizer.train(["the quick brown fox jumps over the lazy dog"], 280)
     config = ModelConfig(
-        vocab_size=tokenizer.vocab_size, hidden_size=16, layers=1, heads=2, kv_heads=1, ffn_size=24, max_length=64
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=16,
+        layers=1,
+        heads=2,
+        kv_heads=1,
+        ffn_size=24,
+        max_length=64,
+        attention=attention,
     )
     model = Transformer(config)
     initialize(model, seed=0)

@@ -269,3 +269,10 @@ def test_programs_are_not_run_unasked(saved_model, refusal, tmp_path):
 
 def test_a_model_that_is_not_there_is_refused(refusal, tmp_path):
     assert "none" in refusal("eval", "--model", tmp_path / "none", "--limit", "1")
+
+
+def test_a_causal_model_is_asked_like_any_other(saved_twin, illada):
+    flags = ("--tasks", "skills", "--skills", "repeat", "compare", "--limit", "3", "--model", saved_twin, "--length", 8)
+    results = json.loads(illada("eval", *flags, "--json").out)
+    assert list(results["tasks"]) == ["repeat", "compare"]
+    assert all(task["count"] == 3 for task in results["tasks"].values())

@@ -167,3 +167,21 @@ def test_a_damaged_checkpoint_is_refused_by_name(saved_model, refusal, tmp_path)
     weights = folder / "checkpoints" / "step_00000001" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     assert "model.safetensors was altered" in refusal("generate", "a", "--model", folder)
+
+
+# --- a causal model -----------------------------------------------------------------------------------------------
+
+
+def test_a_causal_model_generates_with_the_defaults_of_the_command(saved_twin, illada):
+    got = json.loads(illada("generate", "the fox", "--model", saved_twin, "--length", 6, "--json").out)
+    params = replace(WRITING, length=6, unmasking="low_confidence")
+    expected = library.load(saved_twin).generate("the fox", params)
+    assert (got["tokens"], got["forwards"]) == (list(expected.tokens), expected.forwards)
+    assert got["revealed_at"] == list(range(1, len(expected.tokens) + 1))
+
+
+def test_a_causal_model_is_refused_what_it_cannot_do(saved_twin, refusal):
+    said = refusal("generate", "fox", "--model", saved_twin, "--length", 6, "--steps", 3)
+    assert said == "a causal model writes one token after the other: steps says nothing to it; leave it at None, got 3"
+    said = refusal("infill", "the", "fox", "--model", saved_twin, "--length", 4)
+    assert said == "a causal model does not see what stands behind a gap: it continues texts and fills no holes"

@@ -156,3 +156,29 @@ def test_the_cache_is_where_the_environment_says(variables, expected, monkeypatc
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert str(default_cache()) == expected
+
+
+# --- the autoregressive twin --------------------------------------------------------------------------------------
+
+
+def test_two_flags_make_the_twin(text, illada, tmp_path):
+    given = (*SMALL, "--corpus.sources", text, "--cache", tmp_path / "cache")
+    twin = ("--model.attention", "causal", "--objective", "next_token")
+    assert illada("pretrain", "tiny", *given, *twin, "--out", tmp_path / "twin").code == 0
+    told = from_json(PretrainConfig, (tmp_path / "twin" / "config.json").read_text())
+    assert (told.model.attention, told.objective) == ("causal", "next_token")
+
+
+@pytest.mark.parametrize(
+    ("flags", "had", "wanted", "other"),
+    [
+        (("--model.attention", "causal"), "causal", "bidirectional", "next_token"),
+        (("--objective", "next_token"), "bidirectional", "causal", "diffusion"),
+    ],
+)
+def test_half_a_twin_is_refused(flags, had, wanted, other, text, illada, tmp_path):
+    answer = illada("pretrain", "tiny", *SMALL, *flags, "--corpus.sources", text, "--out", tmp_path / "run")
+    assert answer.code == 2
+    said = " ".join(answer.err.split())
+    assert f"needs {wanted} attention, but the model's is {had}: choose the objective {other}, or a {wanted}" in said
+    assert not (tmp_path / "run").exists()

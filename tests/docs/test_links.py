@@ -178,8 +178,14 @@ def test_the_policy_of_the_how_to_page_reveals_from_the_left():
     for language, block in FENCE.findall(page):
         if language == "python":
             exec(block, names)  # the page's own code, in the module that it says it belongs to
-    policy = names["UNMASKING"]["left_to_right"]
     masked = torch.tensor([[True, False, True, True], [False, False, False, True]])
-    count = torch.tensor([2, 0])
-    revealed = policy.select(torch.rand(2, 4), masked=masked, count=count, uniform=torch.rand(2, 4))
+    block = unmasking.Block(
+        masked=masked,
+        settled=torch.zeros_like(masked),
+        count=torch.tensor([2, 0]),
+        confidence=torch.rand(2, 4),
+        logits=torch.rand(4, 3),
+        noise=lambda: torch.rand(2, 4),
+    )
+    revealed = names["UNMASKING"]["left_to_right"]().select(block)
     assert revealed.tolist() == [[True, False, True, False], [False] * 4]

@@ -16,9 +16,18 @@ from illada.model.transformer import Transformer, initialize
 VOCAB, MASK_ID, LENGTH = 11, 10, 6
 
 
-def new_model(*, scale=8.0, seed=0):
+def new_model(*, scale=8.0, seed=0, attention="bidirectional"):
     model = Transformer(
-        ModelConfig(vocab_size=VOCAB, hidden_size=16, layers=1, heads=2, kv_heads=1, ffn_size=24, max_length=64)
+        ModelConfig(
+            vocab_size=VOCAB,
+            hidden_size=16,
+            layers=1,
+            heads=2,
+            kv_heads=1,
+            ffn_size=24,
+            max_length=64,
+            attention=attention,
+        )
     )
     initialize(model, seed=seed)
     with torch.no_grad():
@@ -228,3 +237,35 @@ def test_a_token_weighs_its_share_of_all_bytes(shards):
 def test_no_rows_at_all_are_refused(count, length, shards):
     with pytest.raises(ValueError, match=f"positive count and length, got {count} of {length} tokens"):
         HeldOut.from_shards(shards("abc"), rows=count, length=length)
+
+
+# --- a causal model -----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def chained(model, row):
+    """-log p of all tokens but the first, one forward for each, in nats per token."""
+    nats = [
+        -float(model.logits(model(row[None, :place]))[0, -1].double().log_softmax(0)[row[place]])
+        for place in range(1, len(row))
+    ]
+    return mean(nats)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_of_a_causal_model_it_is_the_value_whatever_the_masks(batch_size):
+    model, tokens = new_model(attention="causal"), rows(7)
+    expected = [chained(model, row) for row in tokens]
+    bounds = [
+        held_out_bound(model, held_out(tokens), mask_id=MASK_ID, samples=samples, seed=seed, batch_size=batch_size)
+        for samples, seed in ((1, 0), (4, 5))
+    ]
+    assert bounds[0] == bounds[1]
+    assert bounds[0].nats_per_token == pytest.approx(mean(expected), rel=1e-5)
+    assert bounds[0].standard_error == pytest.approx(stdev(expected) / math.sqrt(7), rel=1e-4)
+    assert bounds[0].bits_per_byte == pytest.approx(mean(expected) / math.log(2) / 2, rel=1e-5)
+
+
+def test_one_row_of_a_causal_model_has_no_error():
+    bound = held_out_bound(new_model(attention="causal"), held_out(rows(1)), mask_id=MASK_ID)
+    assert bound.standard_error == 0.0

@@ -1,6 +1,7 @@
 """The bound on held-out responses, against its exact value by enumeration."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -66,3 +67,39 @@ def test_the_number_has_its_unit_in_its_name(model):
 def test_nothing_to_measure_on_is_refused(model):
     with pytest.raises(ValueError, match="there are 0 examples to measure on"):
         response_bound(model, [], mask_id=MASK)
+
+
+# --- a causal model -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def causal(model):
+    transformer = Transformer(replace(model.config, attention="causal"))
+    transformer.load_state_dict(model.state_dict())
+    return transformer.eval()
+
+
+@torch.no_grad()
+def chained(model, example):
+    """-log p(response | prompt), one forward for every token, in nats."""
+    nats, text = 0.0, list(example.prompt)
+    for token in example.response:
+        nats -= float(model.logits(model(torch.tensor([text])))[0, -1].double().log_softmax(0)[token])
+        text.append(token)
+    return nats
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_of_a_causal_model_it_is_the_value_whatever_the_masks(causal, batch_size):
+    bounds = [
+        response_bound(causal, EXAMPLES, mask_id=MASK, samples=samples, seed=seed, batch_size=batch_size)
+        for samples, seed in ((1, 0), (4, 5))
+    ]
+    assert bounds[0] == bounds[1]
+    assert bounds[0].tokens == 8
+    assert bounds[0].nats_per_token == pytest.approx(sum(chained(causal, one) for one in EXAMPLES) / 8, rel=1e-5)
+
+
+def test_a_causal_model_needs_a_prompt(causal):
+    with pytest.raises(ValueError, match="a prompt, which has 0 tokens: begin it with BOS"):
+        response_bound(causal, [Example(prompt=[], response=[4, 2])], mask_id=MASK)

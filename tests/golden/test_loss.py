@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from illada.losses.diffusion import diffusion_loss, masked_cross_entropy
+from illada.losses.cross_entropy import weighted_cross_entropy
+from illada.losses.diffusion import diffusion_loss
 
 
 def weights_of(data, name):
@@ -47,7 +48,7 @@ def test_cross_entropy_at_every_position(name, case):
     clean = data[f"{name}.clean_ids"]
     with torch.inference_mode():
         hidden = model(data[f"{name}.noisy_ids"]).flatten(0, 1)
-        _, terms = masked_cross_entropy(hidden, model.head_weight, clean.flatten(), torch.ones(clean.numel()))
+        _, terms = weighted_cross_entropy(hidden, model.head_weight, clean.flatten(), torch.ones(clean.numel()))
     torch.testing.assert_close(terms.view_as(clean), data[f"{name}.token_ce"], atol=2e-4, rtol=0.0)
 
 

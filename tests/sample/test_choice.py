@@ -17,20 +17,21 @@ CHI_SQUARE_999 = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47}
 
 
 def choose(logits, *, temperature=0.0, top_p=1.0, seeds=None, step=0, hole=None, suppress=NONE, reveal_last=NONE):
-    rows, window, _ = logits.shape
+    """`choose_tokens` for a grid of positions: every row has its seed and step, every column its hole."""
+    rows, window, vocabulary = logits.shape
     seeds = torch.zeros(rows, dtype=torch.int64) if seeds is None else torch.as_tensor(seeds)
     steps = torch.as_tensor(step).expand(rows)
     hole = torch.arange(window).expand(rows, window) if hole is None else hole
-    noise_at = torch.stack((seeds, steps), dim=1)
-    return choose_tokens(
-        logits,
-        suppress=suppress,
+    tokens, confidence = choose_tokens(
+        logits.reshape(-1, vocabulary).index_fill(-1, suppress, -torch.inf),
         reveal_last=reveal_last,
         temperature=temperature,
         top_p=top_p,
-        noise_at=noise_at,
-        hole=hole,
+        seed=seeds.repeat_interleave(window),
+        step=steps.repeat_interleave(window),
+        hole=hole.reshape(-1),
     )
+    return tokens.view(rows, window), confidence.view(rows, window)
 
 
 def softmax(values):

@@ -10,7 +10,14 @@ from illada.losses.diffusion import diffusion_loss
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer, initialize
 from illada.seeding import Stream
-from illada.train.objective import DiffusionObjective, NoiseConfig
+from illada.train.objective import (
+    DiffusionObjective,
+    NextTokenObjective,
+    NoiseConfig,
+    Objective,
+    build_objective,
+    check_objective,
+)
 
 VOCAB, MASK, LENGTH = 40, 3, 12
 
@@ -207,3 +214,86 @@ def test_padding_adds_nothing_and_is_never_masked(model):
 def test_a_floor_outside_its_range_is_refused(floor):
     with pytest.raises(ValueError, match=f"floor of {floor}"):
         NoiseConfig(floor=floor)
+
+
+# --- the next token -----------------------------------------------------------------------------------------------
+
+
+def answered() -> Batch:
+    """Two examples in a row with fillers, one with a stretch, and padding."""
+    parts = torch.tensor([[0, 0, 1, 1, 2, 3, 3, 0, 0, 0, 1, 2], [0, 1, 1, 1, 2, 4, 4, 4, 4, 4, 0, 0]])
+    segments = torch.tensor([[0] * 7 + [1] * 5, [0] * 10 + [-1] * 2])
+    batch = loader().next(2)
+    return Batch(tokens=batch.tokens, segments=segments, example=batch.example, epoch=batch.epoch, parts=parts)
+
+
+def next_token_by_hand(model: Transformer, batch: Batch, *, learnt: tuple[int, ...]) -> tuple[float, int]:
+    """The sum of the cross-entropies and their number, position by position in float64."""
+    with torch.inference_mode():
+        logits = model.logits(model(batch.tokens, batch.segments)).double()
+    total, count = 0.0, 0
+    for row in range(len(batch)):
+        for place in range(LENGTH - 1):
+            segment, part = batch.segments[row, place + 1], None if batch.parts is None else batch.parts[row, place + 1]
+            if segment == -1 or segment != batch.segments[row, place] or (part is not None and int(part) not in learnt):
+                continue
+            total -= float(logits[row, place].log_softmax(0)[batch.tokens[row, place + 1]])
+            count += 1
+    return total, count
+
+
+@pytest.mark.parametrize(("maskable", "learnt", "expected"), [("response", (1, 2), 9), ("everything", (0, 1, 2), 12)])
+def test_the_answer_and_its_one_end_are_learnt_and_the_prompt_where_it_is_not_kept_in_sight(
+    model, maskable, learnt, expected
+):
+    batch, loss = answered(), NextTokenObjective(NoiseConfig(maskable=maskable, normaliser="examples"))
+    total, count = next_token_by_hand(model, batch, learnt=learnt)
+    assert loss.normaliser(batch) == count == expected
+    assert float(loss(model, batch, normaliser=count).detach()) == pytest.approx(total / count, rel=1e-5)
+
+
+def test_of_plain_rows_all_but_the_first_token_of_a_segment_is_learnt(model):
+    batch, loss = split_rows(loader().next(8)), NextTokenObjective(NoiseConfig(maskable="response"))
+    total, count = next_token_by_hand(model, batch, learnt=())
+    assert loss.normaliser(batch) == count == 8 * (LENGTH - 2) - 2
+    assert float(loss(model, batch, normaliser=count).detach()) == pytest.approx(total / count, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_micro_batches_of_the_next_token_sum_to_the_whole(model, size):
+    loss, batch = NextTokenObjective(NoiseConfig(), chunk_logits=7 * VOCAB), split_rows(loader().next(8))
+    count = loss.normaliser(batch)
+    whole = loss_and_gradient(model, loss(model, batch, normaliser=count))
+    parts = [
+        loss_and_gradient(model, loss(model, batch.rows(start, start + size), normaliser=count))
+        for start in range(0, 8, size)
+    ]
+    assert_same((sum(value for value, _ in parts), sum(gradient for _, gradient in parts)), whole)
+
+
+def test_a_batch_with_nothing_to_predict_has_a_normaliser_all_the_same():
+    batch = loader().next(2)
+    alone = Batch(**vars(batch) | {"segments": torch.full_like(batch.segments, -1)})
+    assert NextTokenObjective(NoiseConfig()).normaliser(alone) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "attention", "message"),
+    [
+        ("diffusion", "causal", "the objective diffusion needs bidirectional attention, but the model's is causal"),
+        ("next_token", "bidirectional", "the objective next_token needs causal attention, but the model's is bidirec"),
+        ("last_token", "causal", "objective must be one of diffusion, next_token; got 'last_token'"),
+    ],
+)
+def test_an_objective_that_the_attention_does_not_allow_is_refused(name, attention, message):
+    with pytest.raises(ValueError, match=message):
+        check_objective(name, attention)
+
+
+def test_an_objective_by_its_name():
+    check_objective("diffusion", "bidirectional")
+    check_objective("next_token", "causal")
+    built = [build_objective(name, NoiseConfig(), mask_id=MASK, seed=0) for name in ("diffusion", "next_token")]
+    assert [type(one) for one in built] == [DiffusionObjective, NextTokenObjective]
+    assert all(isinstance(one, Objective) for one in built)
+    assert [one.head_fraction for one in built] == [0.5, 1.0]

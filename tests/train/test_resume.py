@@ -19,6 +19,7 @@ from illada.train.loop import LoopConfig
 from illada.train.pretrain import PretrainConfig, run
 
 LAST = 30
+TWIN = ("--model.attention", "causal", "--objective", "next_token")
 
 # stands in front of the command line: the process kills itself while it writes the optimizer's tensors of step 15
 KILLED_WHILE_SAVING = """
@@ -134,6 +135,16 @@ def test_killed_while_it_saves_it_resumes_from_the_checkpoint_before(start, undi
         load_checkpoint(half_written[0])
     assert finish(start("--resume")) == 0
     assert_same(tmp_path / "run", undisturbed, readings)
+
+
+def test_the_autoregressive_twin_killed_and_resumed_ends_the_same(start, processes, small_run, readings, tmp_path):
+    assert finish(processes([*small_run, *TWIN, "--out", tmp_path / "undisturbed"], tmp_path / "other-log")) == 0
+    process = start(*TWIN)
+    wait_for(lambda: steps_taken(tmp_path / "run") >= 12, process)
+    process.kill()
+    assert finish(process) == -signal.SIGKILL
+    assert finish(start(*TWIN, "--resume")) == 0
+    assert_same(tmp_path / "run", tmp_path / "undisturbed", readings)
 
 
 # --- asked to leave -----------------------------------------------------------------------------------------------

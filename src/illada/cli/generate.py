@@ -1,6 +1,6 @@
 """`illada generate PROMPT`: continue a text."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +9,7 @@ import tyro
 from illada.assets import BASE
 from illada.cli.flags import parse
 from illada.cli.output import print_completion, watched
-from illada.pipeline import load
+from illada.pipeline import LanguageModel, load
 from illada.sample.request import SamplingParams
 
 WRITING = SamplingParams(temperature=0.7, top_p=0.9, unmasking="random")
@@ -37,6 +37,13 @@ def command(arguments: list[str]) -> int:
     chosen = parse(Arguments, arguments, command="generate")
     model = load(chosen.model, device=chosen.device)
     with watched(model, enabled=chosen.live, title="generating") as on_step:
-        completion = model.generate(chosen.prompt, chosen.params, on_step=on_step)
+        completion = model.generate(chosen.prompt, _for_attention(model, chosen.params), on_step=on_step)
     print_completion(completion, as_json=chosen.json)
     return 0
+
+
+def _for_attention(model: LanguageModel, params: SamplingParams) -> SamplingParams:
+    """A causal model has no masks to choose among: the unmasking that is this command's own default is not for it."""
+    if model.transformer.config.attention == "causal" and params.unmasking == WRITING.unmasking:
+        return replace(params, unmasking=SamplingParams().unmasking)
+    return params

@@ -2,7 +2,8 @@
 
 For a masked diffusion model  -log p(x) <= E_{l ~ U{1..L}} [ L/l Σ_{i masked} -log p(x_i | x with l masked) ], the
 estimator of LLaDA (arXiv 2502.09992, Eq. 14). The noise is fixed: two models, or one model at two times, are
-measured on the same masks.
+measured on the same masks. A causal model has the value itself, -log p(x_2 .. x_L | x_1): nothing stands before the
+first token of a row to predict it from, so it is not counted.
 """
 
 import math
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from illada.data.shards import TokenShards
 from illada.diffusion.corruption import mask_exactly, stratified_counts
-from illada.losses.diffusion import masked_cross_entropy
+from illada.losses.cross_entropy import weighted_cross_entropy
+from illada.losses.next_token import next_token_nats, predicting
 from illada.model.transformer import Transformer
 from illada.seeding import Stream
 from illada.shapes import Tokens
@@ -45,12 +47,12 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """An upper bound on the negative log-likelihood of held-out text."""
+    """An upper bound on the negative log-likelihood of held-out text; of a causal model the value itself."""
 
     nats_per_token: float
     standard_error: float
     """Of `nats_per_token`, from the spread over rows: it holds the choice of rows as well as that of masks. With one
-    row it is that of its masks; with one row and one mask there is nothing to tell it from, and it is 0."""
+    row it is that of its masks; with one row and one mask, or none, there is nothing to tell it from, and it is 0."""
     bits_per_byte: float
     """nats_per_token / ln 2 / bytes per token; the end-of-text tokens count, their bytes do not."""
 
@@ -67,7 +69,13 @@ class Bound:
 def held_out_bound(
     model: Transformer, held_out: HeldOut, *, mask_id: int, samples: int = 4, seed: int = 0, batch_size: int = 16
 ) -> Bound:
-    """Estimate the bound with `samples` masks per row, their numbers of masked tokens stratified over 1 .. L."""
+    """Estimate the bound with `samples` masks per row, their numbers of masked tokens stratified over 1 .. L.
+
+    Of a causal model it is the value, from one forward per row; `mask_id`, `samples` and `seed` are not read.
+    """
+    if model.config.attention == "causal":
+        nats = _exact_nats(model, held_out.tokens, batch_size)
+        return _bound_of(nats / max(1, held_out.tokens.shape[1] - 1), held_out.bytes_per_token)
     rows, length = held_out.tokens.shape
     order = torch.arange(rows * samples)
     counts = stratified_counts(length, rows * samples, uniform=Stream(seed, "held-out/count").uniform(order[:1], 1)[0])
@@ -82,13 +90,28 @@ def held_out_bound(
         parts.append(_row_nats(model, clean[part].to(device), masked[part].to(device), mask_id))
     nats_by_sample = torch.cat(parts).view(samples, rows) / length
     # the masks of one row share its difficulty: the rows are the independent draws, if there are several
-    independent = nats_by_sample.mean(0) if rows > 1 else nats_by_sample.flatten()
+    return _bound_of(nats_by_sample.mean(0) if rows > 1 else nats_by_sample.flatten(), held_out.bytes_per_token)
+
+
+def _bound_of(independent: Tensor, bytes_per_token: float) -> Bound:
+    """The mean of independent draws of nats per token."""
     nats = float(independent.mean())
     return Bound(
         nats_per_token=nats,
         standard_error=float(independent.std() / math.sqrt(len(independent))) if len(independent) > 1 else 0.0,
-        bits_per_byte=nats / math.log(2) / held_out.bytes_per_token,
+        bits_per_byte=nats / math.log(2) / bytes_per_token,
     )
+
+
+def _exact_nats(model: Transformer, tokens: Tensor, batch_size: int) -> Tensor:
+    """Σ of the cross-entropies of all tokens but the first of each row, in float64 on the CPU."""
+    parts = []
+    for start in range(0, len(tokens), batch_size):
+        rows = tokens[start : start + batch_size].to(model.embedding.weight.device)
+        where = predicting(torch.zeros_like(rows))
+        nats = next_token_nats(model(rows), model.head_weight, tokens=rows, where=where)
+        parts.append(nats.view(len(rows), -1).double().sum(1).cpu())
+    return torch.cat(parts)
 
 
 def _row_nats(model: Transformer, clean: Tensor, masked: Tensor, mask_id: int) -> Tensor:
@@ -96,6 +119,6 @@ def _row_nats(model: Transformer, clean: Tensor, masked: Tensor, mask_id: int) -
     length = clean.shape[1]
     hidden = model(clean.masked_fill(masked, mask_id))
     weights = (length / masked.sum(1, keepdim=True)).expand_as(clean)[masked]
-    _, nats = masked_cross_entropy(hidden[masked], model.head_weight, clean[masked], weights)
+    _, nats = weighted_cross_entropy(hidden[masked], model.head_weight, clean[masked], weights)
     row = torch.arange(len(clean), device=clean.device)[:, None].expand_as(clean)[masked]
     return torch.zeros(len(clean), dtype=torch.float64).index_add_(0, row.cpu(), (nats * weights).double().cpu())

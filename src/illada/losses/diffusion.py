@@ -1,46 +1,15 @@
-"""The masked diffusion loss: cross-entropy at the masked positions only, head and softmax in chunks.
+"""The masked diffusion loss: cross-entropy at the masked positions only.
 
 Eq. 1 of iLLaDA (arXiv 2606.25331):  L = -E[ 1/t Σ_i 1[x_t^i = M] log p(x_0^i | x_t) ].
 
-Visible positions add nothing, so their hidden states never meet the vocabulary; and the rest meets it a chunk at a
-time. The usual way to save the logits' memory recomputes them in the backward pass, a fourth matrix product; here the
-forward pass turns each chunk of logits into its gradient at once, so three products suffice and one chunk of logits
-is all that ever exists.
+Visible positions add nothing, so their hidden states never meet the vocabulary.
 """
 
-from typing import Any
-
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from illada.losses.cross_entropy import CHUNK_LOGITS, weighted_cross_entropy
 from illada.shapes import Hidden, Mask, Tokens
-
-CHUNK_LOGITS = 1 << 24
-"""Logits that exist at a time: 64 MiB in fp32."""
-
-
-def masked_cross_entropy(
-    hidden: Float[Tensor, "masked hidden"],
-    head_weight: Float[Tensor, "vocab hidden"],
-    targets: Int[Tensor, " masked"],
-    weights: Float[Tensor, " masked"],
-    *,
-    chunk_logits: int = CHUNK_LOGITS,
-) -> tuple[Float[Tensor, ""], Float[Tensor, " masked"]]:
-    """The weighted sum of the cross-entropies, and each of them in nats (the latter without a gradient).
-
-    The softmax runs over the whole vocabulary, [MASK] included, in fp32.
-    """
-    if not torch.is_grad_enabled():  # a parameter asks for a gradient even then, and would get one computed
-        hidden, head_weight = hidden.detach(), head_weight.detach()
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
-        hidden, head_weight = hidden.to(dtype), head_weight.to(dtype)
-    rows = max(1, chunk_logits // head_weight.shape[0])
-    total, terms = _ChunkedCrossEntropy.apply(hidden, head_weight, targets, weights, rows)  # type: ignore[no-untyped-call]  # torch leaves Function.apply untyped
-    return total, terms
 
 
 def diffusion_loss(
@@ -60,7 +29,7 @@ def diffusion_loss(
     own: in pre-training it counts every position that is not padding, masked or not (B·L in the papers).
     """
     where = masked.flatten().nonzero().flatten()
-    total, _ = masked_cross_entropy(
+    total, _ = weighted_cross_entropy(
         hidden.flatten(0, 1).index_select(0, where),
         head_weight,
         clean.flatten().index_select(0, where),
@@ -68,62 +37,3 @@ def diffusion_loss(
         chunk_logits=chunk_logits,
     )
     return total / normaliser
-
-
-class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Σ wᵢ CEᵢ whose forward pass also computes the gradients, while each chunk of logits is at hand."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, rows: int
-    ) -> tuple[Tensor, Tensor]:
-        needs_hidden, needs_head = ctx.needs_input_grad[:2]
-        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-        grad_head = torch.zeros_like(head, dtype=torch.float32) if needs_head else None
-        terms = torch.empty_like(targets, dtype=torch.float32)
-        for start in range(0, targets.shape[0], rows):
-            part = slice(start, start + rows)
-            logits = (hidden[part] @ head.T).float()
-            terms[part], gradient = _chunk(logits, targets[part], weights[part], gradient=needs_hidden or needs_head)
-            gradient = gradient.to(hidden.dtype)
-            if grad_hidden is not None:
-                torch.mm(gradient, head, out=grad_hidden[part])
-            if grad_head is not None:
-                _accumulate(grad_head, gradient, hidden[part])
-        ctx.save_for_backward(grad_hidden, grad_head)
-        ctx.head_dtype = head.dtype
-        ctx.mark_non_differentiable(terms)
-        return (terms * weights).sum(), terms
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        grad_hidden, grad_head = ctx.saved_tensors
-        return (
-            None if grad_hidden is None else grad_hidden * grad_total.to(grad_hidden.dtype),
-            None if grad_head is None else grad_head.mul_(grad_total).to(ctx.head_dtype),
-            None,
-            None,
-            None,
-        )
-
-
-def _chunk(logits: Tensor, targets: Tensor, weights: Tensor, *, gradient: bool) -> tuple[Tensor, Tensor]:
-    """Cross-entropies of one chunk, and its logits overwritten by w (softmax - onehot)."""
-    target_logits = logits.gather(1, targets[:, None])
-    peak = logits.amax(1, keepdim=True)
-    target_logits = target_logits - peak
-    sums = logits.sub_(peak).exp_().sum(1, keepdim=True)
-    terms = (sums.log() - target_logits).squeeze(1)
-    if gradient:
-        scale = weights.float()[:, None]
-        logits.mul_(scale / sums)
-        logits.scatter_add_(1, targets[:, None], -scale)
-    return terms, logits
-
-
-def _accumulate(total: Tensor, gradient: Tensor, hidden: Tensor) -> None:
-    if gradient.dtype == total.dtype:
-        total.addmm_(gradient.T, hidden)
-    else:
-        total.add_(gradient.T @ hidden)

@@ -76,7 +76,10 @@ class Transformer(nn.Module):
         return hidden[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [..., vocab] of hidden states [..., hidden]: about the token at each position, not the next."""
+        """Logits [..., vocab] of hidden states [..., hidden].
+
+        A diffusion model's are about the token at each position; a causal model's, trained on the next, about that.
+        """
         return F.linear(hidden, self.head_weight)
 
     def _check_length(self, tokens: Tokens) -> None:

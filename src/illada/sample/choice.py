@@ -37,6 +37,7 @@ def choose_tokens(
         step: the forwards that the request has behind it.
         hole: the number of the position among the holes of its request.
     """
+    logits = logits.float()
     seen = logits.index_fill(-1, reveal_last, -torch.inf) if len(reveal_last) else logits
     if temperature == 0:
         tokens = logits.argmax(-1)

@@ -342,7 +342,11 @@ class Engine:
                 f"a canvas of {len(canvas.tokens)} tokens exceeds the model's context of {config.max_length}"
             )
         if self._causal and (not canvas.tokens or canvas.tokens[0] is None):
-            raise ValueError("a causal model needs a token to begin with: put BOS in front")
+            raise ValueError("a causal model continues what is there, but a prompt has 0 tokens: begin it with BOS")
+        if self._causal and not request.grows:
+            raise ValueError(
+                "a causal model does not see what stands behind a gap: it continues texts and fills no holes"
+            )
         named = {self._mask, *params.suppress, *params.reveal_last}
         if unknown := [token for token in named if not 0 <= token < config.vocab_size]:
             raise ValueError(

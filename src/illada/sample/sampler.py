@@ -35,8 +35,8 @@ def fill(
     `params.length` is not read: the canvases say how much is to be filled; `params.steps` None means one per hole.
 
     Raises:
-        ValueError: a canvas exceeds the model's context or holds [MASK] as a given token, or `params.suppress` names
-            an id that there is not, or leaves none to choose.
+        ValueError: the model is causal, a canvas exceeds its context or holds [MASK] as a given token, or
+            `params.suppress` names an id that there is not, or leaves none to choose.
     """
     requests = [Request(canvas=canvas, params=params) for canvas in canvases]
     return run(Engine(model, mask_id=mask_id, limits=limits), requests, on_step=on_step)

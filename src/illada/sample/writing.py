@@ -7,7 +7,9 @@ section 2.3). The plan of steps is that of the fixed canvas; only what lies behi
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer
+from illada.sample.autoregressive import one_by_one
 from illada.sample.canvas import Canvas, FilledCanvas
 from illada.sample.engine import Engine
 from illada.sample.job import Request
@@ -101,7 +103,7 @@ def write(
     """
     marker, context = tuple(thinking_marker), model.config.max_length
     requests = [
-        writing_request(prompt, params, context=context, stopping=stopping, marker=marker) for prompt in prompts
+        writing_request(prompt, params, config=model.config, stopping=stopping, marker=marker) for prompt in prompts
     ]
     filled = run(Engine(model, mask_id=mask_id), requests, on_step=on_step)
     return [
@@ -110,14 +112,16 @@ def write(
 
 
 def writing_request(
-    prompt: Prompt, params: SamplingParams, *, context: int, stopping: Stopping, marker: tuple[int, ...] = ()
+    prompt: Prompt, params: SamplingParams, *, config: ModelConfig, stopping: Stopping, marker: tuple[int, ...] = ()
 ) -> Request:
     """A prompt as the engine takes it.
 
     Raises:
-        ValueError: it leaves no room.
+        ValueError: it leaves no room, or a parameter says nothing to a causal model.
     """
-    budget, _ = budget_within(context, prompt=len(prompt.tokens), params=params)
+    budget, _ = budget_within(config.max_length, prompt=len(prompt.tokens), params=params)
+    if config.attention == "causal":
+        params = one_by_one(params)
     canvas = Canvas(tokens=(*prompt.tokens, *[None] * budget), seed=prompt.seed, prompt_length=len(prompt.tokens))
     grows = params.canvas == "variable"
     return Request(canvas=canvas, params=params, grows=grows, stopping=stopping, marker=marker)

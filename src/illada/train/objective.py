@@ -1,11 +1,13 @@
-"""The masked diffusion objective: a batch of clean rows in, the loss of their corruption out.
+"""What a run descends: a batch of clean rows in, a loss out.
 
-Pre-training and every style of fine-tuning are this one computation; they differ in which positions can be masked,
-in the weight of a masked position, and in what the sum is divided by.
+diffusion     the loss of the rows' corruption. Pre-training and every style of fine-tuning are this one computation;
+              they differ in which positions can be masked, in the weight of a masked position, and in what the sum is
+              divided by.
+next_token    the loss of the autoregressive twin: the same rows in the same order, each token from those before it.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,10 +15,14 @@ from torch import Tensor
 from illada.data.packing import PADDING, Batch, Part
 from illada.diffusion.corruption import absorb, sample_times, spread_times
 from illada.diffusion.schedule import LinearSchedule, loss_weight
-from illada.losses.diffusion import CHUNK_LOGITS, diffusion_loss
+from illada.losses.cross_entropy import CHUNK_LOGITS
+from illada.losses.diffusion import diffusion_loss
+from illada.losses.next_token import next_token_loss, predicting
+from illada.model.config import Attention
 from illada.model.transformer import Transformer
 from illada.seeding import Stream
 
+ObjectiveName = Literal["diffusion", "next_token"]
 Maskable = Literal["everything", "response"]
 Normaliser = Literal["tokens", "examples", "masked"]
 
@@ -34,7 +40,8 @@ class NoiseConfig:
     ceiling: float = 1.0
     """Largest t."""
     maskable: Maskable = "everything"
-    """response: the prompt stays visible."""
+    """response: the prompt stays visible. The next-token objective reads this field alone: only the response is
+    learnt."""
     always_mask_end: bool = False
     """Mask the end of text whatever t is."""
     weighted: bool = True
@@ -53,8 +60,43 @@ class NoiseConfig:
                 raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}; got {value!r}")
 
 
+@runtime_checkable
+class Objective(Protocol):
+    """The loss of a batch, and what a step of it is divided by."""
+
+    head_fraction: float
+    """Of the positions, how many meet the vocabulary: for the count of FLOPs."""
+
+    def normaliser(self, batch: Batch) -> int:
+        """What the loss of a step is divided by; `batch` is the whole step."""
+        ...
+
+    def __call__(self, model: Transformer, batch: Batch, *, normaliser: int) -> Tensor:
+        """This batch's part of the loss of a step whose `normaliser` is given."""
+        ...
+
+
+def check_objective(objective: str, attention: Attention) -> None:
+    """Refuse an objective that the model's attention does not allow.
+
+    Raises:
+        ValueError: there is no such objective, or the two contradict each other.
+    """
+    if objective not in get_args(ObjectiveName):
+        raise ValueError(f"objective must be one of {', '.join(get_args(ObjectiveName))}; got {objective!r}")
+    need = "causal" if objective == "next_token" else "bidirectional"
+    if attention != need:
+        other = "diffusion" if objective == "next_token" else "next_token"
+        raise ValueError(
+            f"the objective {objective} needs {need} attention, but the model's is {attention}: choose the objective "
+            f"{other}, or a {need} model"
+        )
+
+
 class DiffusionObjective:
     """The loss of a batch, its noise a function of (seed, example, epoch) alone."""
+
+    head_fraction = 0.5
 
     def __init__(self, config: NoiseConfig, *, mask_id: int, seed: int, chunk_logits: int = CHUNK_LOGITS) -> None:
         self._config = config
@@ -102,7 +144,7 @@ class DiffusionObjective:
 
         The batch is moved to the model's device here, after what must be known on the CPU was read from it.
         """
-        segments, packed = _segments(batch), bool((batch.segments != 0).any())
+        segments, packed = _segments(batch), _packed(batch)
         batch = batch.to(model.head_weight.device)
         noisy, masked, t = self.corrupt(batch, segments=segments)
         hidden = model(noisy, batch.segments if packed else None)
@@ -122,6 +164,61 @@ class DiffusionObjective:
         if self._config.normaliser == "examples":
             weight = weight / answer_lengths(batch)
         return weight
+
+
+class NextTokenObjective:
+    """The mean cross-entropy of the next token.
+
+    Where `maskable` is "response", prompts are read and not learnt, and neither are the ends of text that fill up a
+    canvas: what is learnt is the answer and the one end behind it. A stream has no prompts, and all of it is learnt.
+
+    The sum is divided by the predicted tokens of the step, whatever the style divides by: every one of them is a term
+    of an exact likelihood, so the mean is the negative log-likelihood per token, what the held-out measure counts too.
+    The means per example of algorithm 2 tame weights of 1/t, which there are none of here.
+    """
+
+    head_fraction = 1.0
+
+    def __init__(self, config: NoiseConfig, *, chunk_logits: int = CHUNK_LOGITS) -> None:
+        self._response_only = config.maskable == "response"
+        self._chunk_logits = chunk_logits
+
+    def normaliser(self, batch: Batch) -> int:
+        """How many tokens are predicted in the whole step `batch`."""
+        return max(1, int(self.where(batch).sum()))
+
+    def where(self, batch: Batch) -> Tensor:
+        """True at the positions [batch, length] that predict the token behind them."""
+        if batch.parts is None:
+            return predicting(batch.segments)
+        learnt = (batch.parts != Part.FILLER) & (batch.parts != Part.STRETCH)
+        if self._response_only:
+            learnt &= batch.parts != Part.PROMPT
+        return predicting(batch.segments, learnt)
+
+    def __call__(self, model: Transformer, batch: Batch, *, normaliser: int) -> Tensor:
+        """This batch's part of the loss of a step whose `normaliser` is given."""
+        packed = _packed(batch)
+        batch = batch.to(model.head_weight.device)
+        return next_token_loss(
+            model(batch.tokens, batch.segments if packed else None),
+            model.head_weight,
+            tokens=batch.tokens,
+            where=self.where(batch),
+            normaliser=normaliser,
+            chunk_logits=self._chunk_logits,
+        )
+
+
+def build_objective(name: ObjectiveName, config: NoiseConfig, *, mask_id: int, seed: int) -> Objective:
+    """The objective called `name`."""
+    if name == "next_token":
+        return NextTokenObjective(config)
+    return DiffusionObjective(config, mask_id=mask_id, seed=seed)
+
+
+def _packed(batch: Batch) -> bool:
+    return bool((batch.segments != 0).any())
 
 
 def _segments(batch: Batch) -> int:

@@ -14,7 +14,7 @@ from illada.evaluate.bound import HeldOut, held_out_bound
 from illada.model.config import ModelConfig
 from illada.model.device import choose_device
 from illada.model.transformer import Transformer, initialize
-from illada.train.objective import DiffusionObjective
+from illada.train.objective import build_objective, check_objective
 from illada.train.run import Outcome, RunConfig, Task, check_folder, execute
 
 
@@ -44,7 +44,8 @@ class PretrainConfig(RunConfig):
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
 
     def __post_init__(self) -> None:
-        """Refuse rows that the model cannot read."""
+        """Refuse rows that the model cannot read, and an objective that it cannot have."""
+        check_objective(self.objective, self.model.attention)
         if self.packing.length > self.model.max_length:
             raise ValueError(
                 f"rows of {self.packing.length} tokens (packing.length) exceed the model's context of "
@@ -79,7 +80,7 @@ def run(
 
 
 def build_task(config: PretrainConfig, corpus: Corpus, device: torch.device) -> Task:
-    """A new model, the rows of the corpus, the objective of Eq. 1 and the held-out bound."""
+    """A new model, the rows of the corpus, the objective and the held-out bound."""
     model = Transformer(config.model)
     initialize(model, seed=config.seed)
     pad, mask_id = corpus.tokenizer.specials.pad, corpus.tokenizer.specials.mask
@@ -95,7 +96,7 @@ def build_task(config: PretrainConfig, corpus: Corpus, device: torch.device) -> 
         # the manifests hold the SHA-256 of every token
         data_identity=[fingerprint(shards.manifest) for shards, _ in corpus.train],
         row_length=config.packing.length,
-        objective=DiffusionObjective(config.noise, mask_id=mask_id, seed=config.seed),
+        objective=build_objective(config.objective, config.noise, mask_id=mask_id, seed=config.seed),
         measure=lambda model: held_out_bound(
             model, held_out, mask_id=mask_id, samples=config.held_out.samples
         ).metrics(),

@@ -34,7 +34,7 @@ from illada.track.sinks import Broadcast, JsonlFile, Sink, TensorBoard
 from illada.track.throughput import Throughput
 from illada.train.learning_rate import LearningRate, WarmupConstantCosine
 from illada.train.loop import Hooks, LoopConfig, TrainState, fit
-from illada.train.objective import DiffusionObjective, NoiseConfig
+from illada.train.objective import NoiseConfig, Objective, ObjectiveName
 from illada.train.optimizer import (
     AdamWConfig,
     WeightAverage,
@@ -51,6 +51,8 @@ _LIVE = "live/"
 class RunConfig:
     """What every configuration of a run has."""
 
+    objective: ObjectiveName = "diffusion"
+    """diffusion, for a bidirectional model; next_token, for a causal one: its autoregressive twin."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     optimizer: AdamWConfig = field(default_factory=AdamWConfig)
     learning_rate: LearningRate = field(default_factory=WarmupConstantCosine)
@@ -90,7 +92,7 @@ class Task:
     data_identity: list[str]
     """Fingerprints of the training data: a run resumes on the same."""
     row_length: int
-    objective: DiffusionObjective
+    objective: Objective
     measure: Callable[[Transformer], dict[str, float]]
     """Metrics on held-out data."""
 
@@ -191,7 +193,8 @@ def _differences(began: dict[str, Any], now: dict[str, Any], prefix: str = "") -
 def _train(
     config: RunConfig, folder: Path, state: TrainState, task: Task, console: Console, *, resume_at: int
 ) -> str | None:
-    flops = count_flops(task.model_config, length=task.row_length, head_fraction=0.5).training
+    head = task.objective.head_fraction
+    flops = count_flops(task.model_config, length=task.row_length, head_fraction=head).training
     throughput = Throughput(flops_per_token=flops, device=state.model.embedding.weight.device)
     measured = _Measured(state)
 

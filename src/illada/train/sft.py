@@ -24,7 +24,7 @@ from illada.durable import sha256
 from illada.evaluate.response import response_bound
 from illada.model.device import choose_device
 from illada.model.transformer import Transformer
-from illada.train.objective import DiffusionObjective
+from illada.train.objective import build_objective, check_objective
 from illada.train.run import Outcome, RunConfig, Task, check_folder, execute
 
 Rows = Literal["stream", "examples"]
@@ -82,7 +82,8 @@ def run(
     Raises:
         FileExistsError: `folder` holds a run and `resume` is not set.
         FileNotFoundError: the checkpoint or a file of dialogues does not exist.
-        ValueError: rows longer than the model's context, a broken line, no template, another run's configuration.
+        ValueError: rows longer than the model's context, an objective that its attention does not allow, a broken line,
+            no template, another run's configuration.
         OSError: the disk is full, say; the newest complete checkpoint stays.
     """
     console = console or Console(quiet=True)
@@ -90,6 +91,7 @@ def run(
     device = choose_device(config.device)
     checkpoint = find_checkpoint(start)
     saved = load_checkpoint(checkpoint)
+    check_objective(config.objective, saved.model_config.attention)
     if config.length > (limit := saved.model_config.max_length):
         raise ValueError(f"rows of {config.length} tokens exceed the model's context of {limit}: shorten the rows")
 
@@ -162,6 +164,6 @@ def _build_task(
         loader=Loader(sources, seed=config.seed),
         data_identity=identity,
         row_length=config.length,
-        objective=DiffusionObjective(config.noise, mask_id=mask_id, seed=config.seed),
+        objective=build_objective(config.objective, config.noise, mask_id=mask_id, seed=config.seed),
         measure=lambda model: response_bound(model, examples, mask_id=mask_id).metrics(),
     )
