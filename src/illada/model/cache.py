@@ -9,10 +9,11 @@ The selected positions of all slots lie one behind the other, without padding, i
 there, slots with about as many of them are padded to one another.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,16 @@ class KeyValueCache:
         """Copy one slot over another."""
         self.keys[:, target] = self.keys[:, source]
         self.values[:, target] = self.values[:, source]
+
+    def angles_at(self, position: Int[Tensor, " selected"]) -> Angles:
+        """The rotary angles of some places."""
+        cos, sin = self.angles
+        return cos[:, :, position], sin[:, :, position]
+
+    def layer(self, number: int, selection: "Selection", watch: "LayerWatch | None") -> "CachedLayer":
+        """One layer's part."""
+        keys, values = self.keys[number], self.values[number]
+        return CachedLayer(number=number, keys=keys, values=values, selection=selection, watch=watch)
 
     def grown(self, *, slots: int, places: int, config: ModelConfig) -> "KeyValueCache":
         """A larger cache with the same content."""
@@ -144,6 +155,33 @@ class Selection:
             by_size.setdefault((count - 1).bit_length(), []).append(row)
         return list(by_size.values())
 
+    def widened(self, wanted: Bool[Tensor, "slots places"]) -> "Selection":
+        """More positions of the same slots: those that are True in their rows."""
+        slot, position = wanted.nonzero(as_tuple=True)
+        return Selection(
+            slot=slot,
+            position=position,
+            slots=self.slots,
+            counts=wanted.sum(1)[self._tensor(list(self.slots))].tolist(),
+            lengths=self._lengths,
+            causal=self.causal,
+        )
+
+    def numbers(self, group: _Group) -> Int[Tensor, " rows"]:
+        """The slots of a group."""
+        if isinstance(group.slots, slice):
+            return torch.arange(group.slots.start, group.slots.stop, device=self.position.device)
+        return group.slots
+
+    def places(self, group: _Group) -> Int[Tensor, "rows queries"]:
+        """The position of each query of a group, -1 for padding."""
+        if group.queries is None:
+            return self.position.view(group.rows, -1)
+        own = self.slot[group.queries] == self.numbers(group)[:, None]
+        # padding at the end of all repeats the last query
+        own[:, 1:] &= group.queries[:, 1:] != group.queries[:, :-1]
+        return torch.where(own, self.position[group.queries], -1)
+
     def _group(self, rows: list[int]) -> _Group:
         slots = [self.slots[row] for row in rows]
         counts, lengths = {self._counts[row] for row in rows}, [self._lengths[row] for row in rows]
@@ -177,13 +215,38 @@ class Selection:
         return torch.tensor(values, device=self.position.device)
 
 
+@runtime_checkable
+class LayerWatch(Protocol):
+    """Looks on as a forward goes from layer to layer, and may widen the selection for the layers to come."""
+
+    selection: Selection
+
+    def enter(self, layer: int, x: Float[Tensor, "1 selected hidden"]) -> Float[Tensor, "1 computed hidden"]:
+        """What goes into a layer, of all positions that are selected from there on."""
+        ...
+
+    def attended(
+        self,
+        layer: int,
+        slots: Int[Tensor, " part"],
+        query: Float[Tensor, "part heads queries head"],
+        key: Float[Tensor, "part kv_heads keys head"],
+        place: Int[Tensor, "part queries"],
+        mask: Tensor | None,
+    ) -> None:
+        """Some rows have attended: with these queries, at these places (-1 for padding), to these keys."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class CachedLayer:
     """One layer's part of the cache during a forward: what `attend` reads and writes instead of a layout."""
 
+    number: int
     keys: Float[Tensor, "slots places kv_heads head"]
     values: Float[Tensor, "slots places kv_heads head"]
     selection: Selection
+    watch: LayerWatch | None = None
 
     def attend(
         self,
@@ -209,12 +272,9 @@ class CachedLayer:
             queries = query[:, group.queries].transpose(0, 1)
         keys = self.keys[group.slots, : group.keys].transpose(1, 2)
         values = self.values[group.slots, : group.keys].transpose(1, 2)
+        if self.watch is not None:
+            place = self.selection.places(group)
+            self.watch.attended(self.number, self.selection.numbers(group), queries, keys, place, group.mask)
         return F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=group.mask, enable_gqa=queries.shape[1] != keys.shape[1]
         )
-
-
-def cached_layers(cache: KeyValueCache, selection: Selection) -> Iterator[CachedLayer]:
-    """The parts of all layers, for one forward."""
-    for keys, values in zip(cache.keys, cache.values, strict=True):
-        yield CachedLayer(keys=keys, values=values, selection=selection)

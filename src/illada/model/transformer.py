@@ -6,7 +6,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from illada.model.attention import attention_layout, segment_positions
-from illada.model.cache import KeyValueCache, Selection, cached_layers
+from illada.model.cache import KeyValueCache, LayerWatch, Selection
 from illada.model.config import ModelConfig
 from illada.model.layers import Block, RMSNorm
 from illada.model.rotary import rotary_angles
@@ -57,8 +57,12 @@ class Transformer(nn.Module):
         return hidden
 
     def recompute(
-        self, tokens: Int[Tensor, " selected"], cache: KeyValueCache, selection: Selection
-    ) -> Float[Tensor, "selected hidden"]:
+        self,
+        tokens: Int[Tensor, " selected"],
+        cache: KeyValueCache,
+        selection: Selection,
+        watch: LayerWatch | None = None,
+    ) -> Float[Tensor, "computed hidden"]:
         """The residual stream after the final norm, of the selected positions alone.
 
         Their keys and values take their places in `cache`; what the others hold there is what they are seen with.
@@ -67,11 +71,17 @@ class Transformer(nn.Module):
             tokens: ids at the selected positions, int64.
             cache: what was computed before.
             selection: which positions these are.
+            watch: may add positions from some layer on; the result is of its selection then.
         """
-        cos, sin = (table[:, :, selection.position] for table in cache.angles)
+        angles = cache.angles_at(selection.position)
         x = self.embedding(tokens)[None]
-        for block, layer in zip(self.blocks, cached_layers(cache, selection), strict=True):
-            x = block(x, (cos, sin), layer)
+        for number, block in enumerate(self.blocks):
+            if watch is not None:
+                x = watch.enter(number, x)
+                if watch.selection is not selection:
+                    selection = watch.selection
+                    angles = cache.angles_at(selection.position)
+            x = block(x, angles, cache.layer(number, selection, watch))
         hidden: Tensor = self.norm(x)
         return hidden[0]
 

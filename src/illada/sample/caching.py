@@ -171,11 +171,32 @@ class BlockReuse(_Refreshed):
         return rows.every(self.refresh) | rows.between(begin, rows.stop)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Elastic(_Refreshed):
+    """Compute deeper layers anew where attention drifts: see `illada.sample.elastic` (arXiv 2510.14973)."""
+
+    gamma: float = 0.9
+    """The least cosine similarity of a watched token's attention, averaged over the heads, to what it was in the
+    forward before."""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        super().__post_init__()
+        if not 0 <= self.gamma <= 1:
+            raise ValueError(f"gamma of elastic must be between 0 and 1, got {self.gamma}")
+
+    def recompute(self, rows: RowView) -> Places:
+        """The block's masks, and what the last forward revealed; the engine adds the tokens that are watched."""
+        fresh = (rows.revealed_at > 0) & (rows.revealed_at == rows.forward[:, None] - 1)
+        return rows.every(self.refresh) | (rows.masked & rows.block) | (rows.inside & fresh)
+
+
 CACHING: dict[str, type[Caching]] = {
     "none": NoCache,
     "prefix": Prefix,
     "dual": Dual,
     "delayed": Delayed,
+    "elastic": Elastic,
     "entropy": EntropyTriggered,
     "block_reuse": BlockReuse,
 }

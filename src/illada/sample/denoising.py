@@ -1,15 +1,14 @@
 """What follows from a forward: tokens are chosen for the open holes, and some of them become text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from illada.model.transformer import Transformer
 from illada.sample.caching import EntropyTriggered
 from illada.sample.choice import choose_tokens
+from illada.sample.computing import Read
 from illada.sample.group import Group
 from illada.sample.job import Job
 from illada.sample.table import Table
@@ -21,30 +20,6 @@ PerRow = Int[Tensor, " rows"]
 
 _ORDER = Stream(0, "unmasking")
 _MOST_HOLES = 1 << 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Read:
-    """The hidden states of a forward, and where each position's is."""
-
-    model: Transformer
-    hidden: Float[Tensor, "selected hidden"]
-    unconditional: Float[Tensor, "selected hidden"] | None
-    order: Int[Tensor, "rows places"]
-    """Which of the selected a position is, if it is."""
-    shift: int
-    """A hidden state says something of the token so many places behind it."""
-
-    def logits(
-        self, row: Int[Tensor, " masked"], position: Int[Tensor, " masked"], *, guidance: float
-    ) -> Float[Tensor, "masked vocab"]:
-        """About the tokens at some positions; only these meet the vocabulary."""
-        which = self.order[row, position - self.shift]
-        logits = self.model.logits(self.hidden[which]).float()
-        if guidance and self.unconditional is not None:
-            without = self.model.logits(self.unconditional[which]).float()
-            logits = without + (guidance + 1) * (logits - without)
-        return logits
 
 
 def denoise(

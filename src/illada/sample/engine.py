@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from illada.model.cache import Selection, bytes_per_position
+from illada.model.cache import bytes_per_position
 from illada.model.transformer import Transformer
-from illada.sample.caching import Places, RowView
 from illada.sample.canvas import FilledCanvas
-from illada.sample.denoising import Read, denoise
+from illada.sample.computing import Columns, Read, forward, positions_wanted
+from illada.sample.denoising import denoise
 from illada.sample.group import Group, group_jobs
 from illada.sample.job import Job, Request
 from illada.sample.table import Table
@@ -64,22 +64,6 @@ class RowState:
     """The first position of the blocks at work: what stands before it will not change."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Columns:
-    """What a step knows of its rows before the forward; one number per row."""
-
-    length: Tensor
-    start: Tensor
-    stop: Tensor
-    previous: Tensor
-    hole_start: Tensor
-    hole_stop: Tensor
-    count: Tensor
-    forward: Tensor
-    block_forward: Tensor
-    seed: Tensor
-
-
 class Engine:
     """Fills canvases. Call `submit`, then `step` until nothing is `busy`."""
 
@@ -114,6 +98,7 @@ class Engine:
         self._waiting.append(Job(number=self._submitted, request=request))
         return self._submitted
 
+    @torch.inference_mode()
     def cancel(self, number: int) -> bool:
         """Forget a request before the next step; False if it is not here any more."""
         for job in self._waiting:
@@ -140,16 +125,17 @@ class Engine:
         finished = self._admit()
         if not self._jobs:
             return finished
-        columns = self._columns()
-        wanted = self._wanted(columns)
+        columns = Columns.of(self._jobs, causal=self._causal, device=self._device)
+        wanted = positions_wanted(self._table, self._jobs, self._grouped(), columns, mask_id=self._mask)
         counts = wanted.sum(1).tolist()
         turn = self._turn(counts)
         if len(turn) < len(self._jobs):
             wanted &= torch.zeros_like(wanted[:, :1]).index_fill_(0, self._tensor(turn), True)
-        selection = self._selection(wanted, turn, [counts[slot] for slot in turn])
-        read = self._forward(wanted, selection)
+        read, work = forward(
+            self._model, self._table, self._jobs, self._grouped(), columns, wanted=wanted, turn=turn, mask_id=self._mask
+        )
         for slot in turn:
-            self._jobs[slot].positions += counts[slot] * (2 if self._jobs[slot].request.params.guidance else 1)
+            self._jobs[slot].positions += work[slot]
         return finished | self._denoise(columns, turn, read)
 
     # --- who takes part ---------------------------------------------------------------------------------------
@@ -205,74 +191,7 @@ class Engine:
 
     # --- one step ---------------------------------------------------------------------------------------------
 
-    def _columns(self) -> _Columns:
-        rows = []
-        for job in self._jobs:
-            start, stop = job.hole_start, job.hole_stop
-            before = job.request.blocks[job.block - 1].start if job.block else start
-            forward = job.forwards + 1
-            # a causal model is not shown the position that it is to predict
-            sight = job.place(start) if self._causal else job.sight
-            places = (sight, job.place(start), job.place(stop - 1) + 1, job.place(before))
-            seed = job.request.canvas.seed
-            rows.append([*places, start, stop, job.count, forward, job.block_forwards + 1, seed])
-        return _Columns(**dict(zip(_Columns.__dataclass_fields__, self._tensor(rows).unbind(1), strict=True)))
-
-    def _wanted(self, columns: _Columns) -> Places:
-        """[rows, places]: what the forward computes."""
-        table, rows = self._table, len(self._jobs)
-        longest = max(job.sight for job in self._jobs)
-        place = torch.arange(longest, device=self._device)
-        inside = place < columns.length[:, None]
-        fresh = inside & ~table.computed[:rows, :longest]
-        if self._causal:
-            return fresh
-        masked = inside & (table.tokens[:rows, :longest] == self._mask)
-        at_work = masked & (place >= columns.start[:, None]) & (place < columns.stop[:, None])
-        wanted = fresh | at_work
-        for group in self._grouped():
-            slots = group.slots
-            view = RowView(
-                inside=inside[slots],
-                masked=masked[slots],
-                start=columns.start[slots],
-                stop=columns.stop[slots],
-                previous=columns.previous[slots],
-                forward=columns.forward[slots],
-                block_forward=columns.block_forward[slots],
-                revealed_at=table.revealed_at[:rows, :longest][slots],
-                surprise=table.surprise[:rows][slots],
-            )
-            wanted[slots] |= group.caching.recompute(view)
-        return wanted
-
-    def _selection(self, wanted: Places, turn: Sequence[int], counts: Sequence[int]) -> Selection:
-        slot, position = wanted.nonzero(as_tuple=True)
-        jobs = [self._jobs[slot] for slot in turn]
-        return Selection(
-            slot=slot,
-            position=position,
-            slots=turn,
-            counts=counts,
-            lengths=[job.place(job.hole_start) if self._causal else job.sight for job in jobs],
-            causal=self._causal,
-        )
-
-    def _forward(self, wanted: Places, selection: Selection) -> Read:
-        """Compute what is wanted; returns how hidden states are looked up."""
-        table = self._table
-        tokens = table.tokens[selection.slot, selection.position]
-        hidden = self._model.recompute(tokens, table.cache, selection)
-        unconditional = None
-        if table.unconditional is not None:
-            # unguided rows come along: they are rarely beside guided ones
-            given = table.prompt[selection.slot, selection.position]
-            unconditional = self._model.recompute(tokens.masked_fill(given, self._mask), table.unconditional, selection)
-        table.computed[selection.slot, selection.position] = True
-        order = wanted.flatten().cumsum(0).view_as(wanted) - 1
-        return Read(model=self._model, hidden=hidden, unconditional=unconditional, order=order, shift=int(self._causal))
-
-    def _denoise(self, columns: _Columns, turn: Sequence[int], read: Read) -> dict[int, FilledCanvas]:
+    def _denoise(self, columns: Columns, turn: Sequence[int], read: Read) -> dict[int, FilledCanvas]:
         """Let holes become text, and rows go on or leave."""
         playing, leaving = set(turn), {}
         taking_part = torch.zeros(len(self._jobs), dtype=torch.bool, device=self._device)

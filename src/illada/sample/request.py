@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from illada.sample.caching import CACHING, Caching
+from illada.sample.caching import CACHING, Caching, Elastic
 from illada.sample.policy import read_policy
 from illada.sample.unmasking import UNMASKING, Unmasking
 
@@ -83,7 +83,9 @@ class SamplingParams:
             raise ValueError(f"end must be one of {', '.join(get_args(EndRule))}; got {self.end!r}")
         if not -(2**63) <= self.seed < 2**63:
             raise ValueError(f"seed must be a signed 64-bit integer, got {self.seed}")
-        _ = self.unmasking_policy, self.caching_policy
+        _, caching = self.unmasking_policy, self.caching_policy
+        if self.guidance and isinstance(caching, Elastic):
+            raise ValueError("caching elastic watches one forward, and guidance takes two: choose another caching")
 
     @property
     def unmasking_policy(self) -> Unmasking:

@@ -9,6 +9,7 @@ import torch
 from illada.model.cache import KeyValueCache
 from illada.model.config import ModelConfig
 from illada.sample.canvas import Canvas
+from illada.sample.elastic import DriftMemory
 
 _STEP = 64
 """Places are added by so many."""
@@ -19,6 +20,8 @@ class Table:
 
     def __init__(self, config: ModelConfig, *, mask_id: int, dtype: torch.dtype, device: torch.device) -> None:
         self._config, self._mask, self._dtype, self._device = config, mask_id, dtype, device
+        self.causal = config.attention == "causal"
+        """Holes are not shown to the model."""
         self.slots = self.places = 0
         self.tokens = torch.zeros(0, 0, dtype=torch.int64, device=device)
         """[slots, places]; behind the end of a row whatever was there."""
@@ -38,6 +41,9 @@ class Table:
         self.unconditional: KeyValueCache | None = None
         """Of the rows without their prompts; made when a row needs guidance."""
 
+        self.drift: DriftMemory | None = None
+        """Of the rows that watch their attention; made when there is one."""
+
     _NAMES = ("tokens", "revealed_at", "holes", "computed", "prompt", "confidence", "surprise")
 
     def put(self, slot: int, canvas: Canvas, *, guided: bool) -> None:
@@ -51,6 +57,8 @@ class Table:
         self.tokens[slot, :length] = torch.tensor(tokens, device=self._device)
         self.holes[slot, : len(canvas.holes)] = torch.tensor(canvas.holes, device=self._device)
         limit = length if canvas.prompt_length is None else canvas.prompt_length
+        if self.drift is not None:
+            self.drift.forget(slot)
         if guided:
             given = [token is not None and place < limit for place, token in enumerate(canvas.tokens)]
             self.prompt[slot, :length] = torch.tensor(given, device=self._device)
@@ -62,9 +70,15 @@ class Table:
         for name in self._NAMES:
             tensor = getattr(self, name)
             tensor[target] = tensor[source]
-        for cache in (self.cache, self.unconditional):
-            if cache is not None:
-                cache.move(source, target)
+        for kept in (self.cache, self.unconditional, self.drift):
+            if kept is not None:
+                kept.move(source, target)
+
+    def watch_attention(self) -> DriftMemory:
+        """The memory of attention; it is made when it is first asked for."""
+        if self.drift is None:
+            self.drift = DriftMemory(self._config, slots=self.slots, places=self.places, like=self.cache.keys)
+        return self.drift
 
     def reserve(self, *, slots: int, places: int) -> None:
         """Make room for so many rows of such a length."""
@@ -81,6 +95,8 @@ class Table:
         self.cache = self._grown(self.cache)
         if self.unconditional is not None:
             self.unconditional = self._grown(self.unconditional)
+        if self.drift is not None:
+            self.drift = self.drift.grown(slots=slots, places=places)
 
     def _empty_cache(self) -> KeyValueCache:
         return KeyValueCache.empty(
