@@ -5,6 +5,7 @@ from illada.evaluate.tasks.bbh import BBH_TASKS
 from illada.evaluate.tasks.choice import CHOICE_TASKS
 from illada.evaluate.tasks.code import CODE_TASKS
 from illada.evaluate.tasks.competition import MATH_TASKS
+from illada.evaluate.tasks.fairytaleqa import FAIRYTALEQA_TASKS
 from illada.evaluate.tasks.gsm8k import GSM8K_TASKS
 from illada.evaluate.tasks.mmlu import MMLU_CHOICES, MMLU_WRITTEN
 
@@ -14,6 +15,7 @@ TASKS: dict[str, Task] = {
     **MMLU_WRITTEN,
     **BBH_TASKS,
     **GSM8K_TASKS,
+    **FAIRYTALEQA_TASKS,
     **MATH_TASKS,
     **CODE_TASKS,
 }

@@ -1,0 +1,159 @@
+"""`illada bench generate`: quality against speed of the settings of generation, on one model."""
+
+import json
+import platform
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from illada._version import __version__
+from illada.assets import INSTRUCT
+from illada.cli.flags import parse
+from illada.data.skills.registry import SKILLS, named_skills
+from illada.durable import write_text
+from illada.evaluate.fitting import Room
+from illada.evaluate.frontier import BLOCKS, CACHING, UNMASKING, Point, area, best, frontier, grid, measure
+from illada.evaluate.frontier_plot import frontier_svg
+from illada.evaluate.run import Prepared, prepare
+from illada.evaluate.suites import Asking
+from illada.evaluate.tasks.registry import named_task
+from illada.evaluate.tasks.skills import skill_tasks
+from illada.pipeline import load
+from illada.track.console import ProgressBar
+
+RESULTS, PLOT = "frontier.json", "frontier.svg"
+SKILLS_NAME = "skills"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Ask the same questions with every combination of caching, unmasking and block length."""
+
+    model: str = INSTRUCT
+    """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = (SKILLS_NAME,)
+    """What to ask: skills, or benchmarks with written answers, by name."""
+    skills: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = tuple(SKILLS)
+    """Which skills."""
+    data: Path | None = None
+    """A folder with the files of the benchmarks."""
+    limit: int = 50
+    """Questions of each task and skill."""
+    caching: Annotated[tuple[str, ...], tyro.conf.arg(metavar="POLICY")] = CACHING
+    unmasking: Annotated[tuple[str, ...], tyro.conf.arg(metavar="POLICY")] = UNMASKING
+    block_lengths: tuple[int, ...] = BLOCKS
+    length: int = 128
+    """The longest answer, in tokens."""
+    batch_size: int = 64
+    """Questions that are asked together."""
+    out: Path = Path("runs/bench-generate")
+    """A folder for frontier.json and frontier.svg."""
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked, before a model is loaded."""
+        for name in ("limit", "length", "batch_size"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in self.task_names:
+            if name != SKILLS_NAME and named_task(name).kind != "text":
+                raise ValueError(f"{name} has no written answers: quality against speed is about writing")
+        named_skills(self.skills)
+        grid(self.caching, self.unmasking, self.block_lengths, length=self.length)
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """Commas part names, too."""
+        return tuple(name for joined in self.tasks for name in joined.split(","))
+
+
+def command(arguments: list[str]) -> int:
+    """Measure, print, and write the folder."""
+    if arguments[:1] != ["generate"]:
+        raise ValueError("name what to measure: illada bench generate; --help behind it lists the flags")
+    chosen = parse(Arguments, arguments[1:], command="bench generate")
+    tasks = [task for name in chosen.task_names for task in _prepared(name, chosen)]
+    settings = grid(chosen.caching, chosen.unmasking, chosen.block_lengths, length=chosen.length)
+    model = load(chosen.model, device=chosen.device)
+    tokenizer = model.tokenizer
+    room = Room(context=model.transformer.config.max_length, encode=tokenizer.encode, decode=tokenizer.decode)
+    with ProgressBar(Console(stderr=True), title="settings", total_steps=len(settings)) as bar:
+        points = measure(
+            model,
+            tasks,
+            settings,
+            room=room,
+            batch_size=chosen.batch_size,
+            on_progress=lambda done: bar.log(done, {}),
+        )
+    _write(chosen, points, arguments)
+    Console().print(_table(points))
+    Console().print(f"area under exact match over tokens per forward: {area(points):.2f}", highlight=False)
+    Console().print(f"fastest that loses nothing: {_name(best(points))}", highlight=False, markup=False)
+    return 0
+
+
+def _prepared(name: str, chosen: Arguments) -> list[Prepared]:
+    if name != SKILLS_NAME:
+        return [prepare(named_task(name), Asking(task=name, chat=True), data=chosen.data, limit=chosen.limit)]
+    tasks = skill_tasks(named_skills(chosen.skills), count=chosen.limit)
+    return [prepare(task, Asking(task=task.name, chat=True), data=None, limit=chosen.limit) for task in tasks]
+
+
+def _write(chosen: Arguments, points: Sequence[Point], arguments: Sequence[str]) -> None:
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    fastest = best(points)
+    result = {
+        "illada": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "command": shlex.join(["illada", "bench", *arguments]),
+        "model": chosen.model,
+        "tasks": list(chosen.task_names),
+        "limit": chosen.limit,
+        "area": area(points),
+        "best": {name: getattr(fastest, name) for name in ("caching", "unmasking", "block_length")},
+        "points": [point.data() for point in points],
+    }
+    write_text(chosen.out / RESULTS, json.dumps(result, indent=2) + "\n")
+    title = f"{Path(chosen.model).name}: {', '.join(chosen.task_names)}, {points[0].right.count} questions"
+    write_text(chosen.out / PLOT, frontier_svg(points, title=title))
+
+
+def _table(points: Sequence[Point]) -> Table:
+    """All settings, the best of each number of tokens per forward marked."""
+    ahead = {id(point) for point in frontier(points)}
+    shown = Table(title="quality against speed", title_justify="left", box=None, pad_edge=False)
+    for name in ("caching", "unmasking"):
+        shown.add_column(name, no_wrap=True)
+    for name in ("block", "exact %", "95 % interval", "vs first", "tok/forward", "forwards", "tok/s", ""):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for point in points:
+        interval = point.right.interval
+        marks = ("=" if point.loses_nothing else "") + ("*" if id(point) in ahead else "")
+        shown.add_row(
+            point.caching,
+            point.unmasking,
+            str(point.block_length),
+            f"{100 * point.right.share:.1f}",
+            f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
+            f"{100 * point.difference.value:+.1f}",
+            f"{point.tokens_per_forward:.2f}",
+            f"{point.forwards:.1f}",
+            f"{point.tokens_per_second:.0f}",
+            marks,
+        )
+    shown.caption = "= loses nothing against the first; * no setting is better in both"
+    return shown
+
+
+def _name(point: Point) -> str:
+    return f"--caching {point.caching} --unmasking {point.unmasking} --block-length {point.block_length}"
