@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from illada.assets import INSTRUCT
+from illada.assets import INSTRUCT, fast_settings
 from illada.cli.conversation import Conversation
 from illada.cli.flags import default_cache, parse
 from illada.demo.live import printable
@@ -34,6 +34,8 @@ class Arguments:
     params: Annotated[SamplingParams, tyro.conf.arg(name="")] = field(
         default_factory=lambda: SamplingParams(length=256)
     )
+    fast: bool = False
+    """The fastest settings that lose nothing, as far as they are known for the model: caching, unmasking, block."""
     system: str | None = None
     """Instructions that stand in front of the conversation."""
     device: str = "auto"
@@ -42,8 +44,9 @@ class Arguments:
 def command(arguments: list[str]) -> int:
     """Load the model and talk until the input ends."""
     chosen = parse(Arguments, arguments, command="chat")
+    params = replace(chosen.params, **fast_settings(str(chosen.model))) if chosen.fast else chosen.params
     model = load(chosen.model, device=chosen.device)
-    conversation = Conversation(model=model, params=chosen.params, system=chosen.system)
+    conversation = Conversation(model=model, params=params, system=chosen.system)
     _ = model.chat_template  # a model without one is refused before the first question
     if sys.stdin.isatty() and sys.stdout.isatty():
         with _history(default_cache() / "chat_history"):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from illada.assets import BASE
+from illada.assets import BASE, fast_settings
 from illada.cli.flags import parse
 from illada.cli.output import print_completion, watched
 from illada.pipeline import LanguageModel, load
@@ -25,6 +25,8 @@ class Arguments:
     model: Path = Path(BASE)
     """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
     params: Annotated[SamplingParams, tyro.conf.arg(name="")] = field(default_factory=lambda: WRITING)
+    fast: bool = False
+    """The fastest settings that lose nothing, as far as they are known for the model: caching, unmasking, block."""
     device: str = "auto"
     live: bool = False
     """Show the masks turning into text."""
@@ -35,9 +37,10 @@ class Arguments:
 def command(arguments: list[str]) -> int:
     """Load, generate, print."""
     chosen = parse(Arguments, arguments, command="generate")
+    params = replace(chosen.params, **fast_settings(str(chosen.model))) if chosen.fast else chosen.params
     model = load(chosen.model, device=chosen.device)
     with watched(model, enabled=chosen.live, title="generating") as on_step:
-        completion = model.generate(chosen.prompt, _for_attention(model, chosen.params), on_step=on_step)
+        completion = model.generate(chosen.prompt, _for_attention(model, params), on_step=on_step)
     print_completion(completion, as_json=chosen.json)
     return 0
 
