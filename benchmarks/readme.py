@@ -32,8 +32,9 @@ def table() -> str:
     lines = ["| what | measured | with |", "|---|---|---|"]
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text())
-        command = f"`python benchmarks/{result['subject']}.py`"
-        lines += [f"| {what} | {value} | {command} |" for what, value in ROWS[result["subject"]](result)]
+        subject = result["subject"]
+        command = f"`{result.get('command', f'python benchmarks/{subject}.py')}`"
+        lines += [f"| {what} | {value} | {command} |" for what, value in ROWS[subject](result)]
     return "\n".join(lines) + f"\n\n{machine()}\n"
 
 
@@ -90,7 +91,72 @@ def styles_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     return [(f"styles of fine-tuning, {tokens}: exact match on {skills}", "; ".join(parts))]
 
 
-ROWS = {"base_bound": base_bound_rows, "demo": demo_rows, "styles": styles_rows, "train_step": train_step_rows}
+def frontier_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    first = result["points"][0]
+    best = next(point for point in result["points"] if all(point[key] == result["best"][key] for key in result["best"]))
+    what = f"{first['count']:,} questions of {', '.join(result['tasks'])}: plain, and the fastest that loses nothing"
+    plain = f"{first['exact_match']:.1%} exact, {first['forwards']:.1f} forwards an answer"
+    fast = f"{best['exact_match']:.1%}, {best['forwards']:.1f} ({best['caching']} + {best['unmasking']})"
+    return [(what, f"{plain}; {fast}")]
+
+
+def fast_generation_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for record in result["answers"]:
+        if record["contender"] == "illada --fast":
+            what = f"time per answer against the published sampler, canvas of {record['length']}"
+            rows.append((what, f"{record['times_as_fast']['median']:.0f}x"))
+    for record in result["stories"]:
+        if record["contender"].startswith("illada"):
+            name = record["contender"].removeprefix("illada, ")
+            what = f"time per token against the published sampler, {record['length']} tokens: {name}"
+            rows.append((what, f"{record['times_as_fast']['median']:.1f}x"))
+    return rows
+
+
+def crowd_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    count = result["settings"]["requests"]
+    equal = f"{result['equal_to_solo']} of {count} answers equal to those alone"
+    return [(f"{count} mixed requests together against one at a time", f"{result['times_as_fast']:.1f}x; {equal}")]
+
+
+def generate_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    short, long = result["settings"]["growth"]
+    what = f"{result['settings']['preset']}: seconds per token of {long:,} tokens against {short}"
+    return [(what, f"{result['growth']['ratio']:.2f}x")]
+
+
+def twin_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for skill, record in result["records"].items():
+        shares = [f"{record[name]['correct'] / record[name]['count']:.0%}" for name in ("diffusion", "autoregressive")]
+        speed = f"{record['times_as_fast_single']['median']:.1f}x at batch 1"
+        many = f"{record['times_as_fast_batched']['median']:.1f}x at batch {result['settings']['batch']}"
+        rows.append(
+            (f"against the autoregressive twin on {skill}", f"{speed}, {many}; exact {shares[0]} and {shares[1]}")
+        )
+    return rows
+
+
+def canvases_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    fixed, variable = result["records"]["fixed"], result["records"]["variable"]
+    what = f"variable length against a fixed canvas of {result['settings']['length']}, {fixed['count']} skill problems"
+    exact = f"{variable['exact_match']:.1%} and {fixed['exact_match']:.1%} exact (p = {result['p_value']:.2f})"
+    return [(what, f"{result['times_fewer_positions']:.1f}x fewer positions; {exact}")]
+
+
+ROWS = {
+    "canvases": canvases_rows,
+    "base_bound": base_bound_rows,
+    "crowd": crowd_rows,
+    "demo": demo_rows,
+    "fast_generation": fast_generation_rows,
+    "frontier": frontier_rows,
+    "generate": generate_rows,
+    "styles": styles_rows,
+    "train_step": train_step_rows,
+    "twin": twin_rows,
+}
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from illada.evaluate.run import Prepared, prepare
 from illada.evaluate.suites import Asking
 from illada.evaluate.tasks.registry import named_task
 from illada.evaluate.tasks.skills import skill_tasks
+from illada.model.device import choose_device
 from illada.pipeline import load
 from illada.track.console import ProgressBar
 
@@ -111,7 +112,9 @@ def _write(chosen: Arguments, points: Sequence[Point], arguments: Sequence[str])
     chosen.out.mkdir(parents=True, exist_ok=True)
     fastest = best(points)
     result = {
+        "subject": "frontier",
         "illada": __version__,
+        "device": _device_name(choose_device(chosen.device)),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
@@ -126,6 +129,12 @@ def _write(chosen: Arguments, points: Sequence[Point], arguments: Sequence[str])
     write_text(chosen.out / RESULTS, json.dumps(result, indent=2) + "\n")
     title = f"{Path(chosen.model).name}: {', '.join(chosen.task_names)}, {points[0].right.count} questions"
     write_text(chosen.out / PLOT, frontier_svg(points, title=title))
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def _table(points: Sequence[Point]) -> Table:

@@ -227,7 +227,7 @@ class Engine:
         request, reached = job.request, job.hole_start + settled
         full = job.advance(settled)
         stopping = request.stopping
-        if stopping is None or not (request.grows or job.done):
+        if stopping is None or not (request.leaves_early or job.done):
             return job.done
         # text that may be revised is not looked at before its block is full
         certain = full or not isinstance(group.unmasking, RunningConfidence)
