@@ -1,4 +1,4 @@
-"""Variable length against a fixed canvas, same checkpoint, on the skills: exact match, positions, forwards.
+"""Variable length, plain and fast, against a fixed canvas: exact match, positions and forwards on the skills.
 
 python benchmarks/canvases.py --model tiny-instruct --out benchmarks/results/canvases_cpu2_202611.json
 
@@ -19,6 +19,7 @@ import tyro
 from rich.table import Table
 
 from card import describe_run, print_card, publish
+from illada.assets import INSTRUCT, fast_settings
 from illada.data.skills.problem import Problem
 from illada.data.skills.registry import SKILLS, items, named_skill
 from illada.evaluate.bootstrap import mcnemar, paired_difference
@@ -31,6 +32,8 @@ from illada.sample.request import SamplingParams
 from illada.sample.sampler import run
 from illada.sample.stopping import Stopping
 from illada.sample.writing import Prompt, writing_request
+
+KINDS = ("fixed", "variable", "fast")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,7 @@ def main() -> None:
     model = load(settings.model)
     asked = [(skill, item.problem) for skill in settings.skills for item in items(skill, "test", settings.questions)]
     records, right = {}, {}
-    for kind in ("variable", "fixed"):
+    for kind in KINDS:
         requests = [request(model, problem, settings, kind) for _, problem in asked]
         began = time.perf_counter()
         filled = run(Engine(model.transformer, mask_id=model.tokenizer.specials.mask), requests)
@@ -63,26 +66,35 @@ def main() -> None:
         records[kind] = record(requests, filled, right[kind], kind, seconds=seconds)
         if kind == "fixed":
             records[kind]["verified"] = verified(model, requests[: settings.verify], filled[: settings.verify])
-    ratio = records["fixed"]["positions"] / records["variable"]["positions"]
-    pairs = list(zip(right["fixed"], right["variable"], strict=True))
-    difference = paired_difference(*[[float(value) for value in right[kind]] for kind in ("fixed", "variable")])
-    result = {
-        "records": records,
-        "times_fewer_positions": ratio,
-        "variable_minus_fixed": {"value": difference.value, "interval": vars(difference.interval)},
-        "p_value": mcnemar(sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)),
-    }
-    table = Table("canvas", "exact match", "95 % interval", "forwards", "positions")
+    for kind in KINDS[1:]:
+        records[kind] |= against(right["fixed"], right[kind])
+        records[kind]["times_fewer_positions"] = records["fixed"]["positions"] / records[kind]["positions"]
+    table = Table("canvas", "exact match", "95 % interval", "forwards", "positions", "fewer positions", "p")
     for kind, one in records.items():
         interval = f"{one['interval']['low']:.3f} - {one['interval']['high']:.3f}"
-        table.add_row(kind, f"{one['exact_match']:.3f}", interval, f"{one['forwards']:.1f}", f"{one['positions']:,.0f}")
-    note = f"{ratio:.1f} times fewer positions; McNemar p = {result['p_value']:.2f}"
-    print_card(f"Per answer on {len(asked)} problems", table, note)
-    publish(describe_run("canvases", torch.device("cpu"), vars(settings)) | result, settings.out)
+        cells = (f"{one['exact_match']:.3f}", interval, f"{one['forwards']:.1f}", f"{one['positions']:,.0f}")
+        last = ("", "") if kind == "fixed" else (f"{one['times_fewer_positions']:.1f}x", f"{one['p_value']:.2f}")
+        table.add_row(kind, *cells, *last)
+    print_card(f"Per answer on {len(asked)} problems", table, "p: McNemar's, against the fixed canvas")
+    publish(describe_run("canvases", torch.device("cpu"), vars(settings)) | {"records": records}, settings.out)
+
+
+def against(fixed: Sequence[bool], other: Sequence[bool]) -> dict[str, object]:
+    """The difference to the fixed canvas on the same problems."""
+    difference = paired_difference([float(value) for value in fixed], [float(value) for value in other])
+    pairs = list(zip(fixed, other, strict=True))
+    return {
+        "minus_fixed": {"value": difference.value, "interval": vars(difference.interval)},
+        "p_value": mcnemar(sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)),
+    }
 
 
 def request(model: LanguageModel, problem: Problem, settings: Settings, kind: str) -> Request:
-    params = SamplingParams(canvas=kind, length=settings.length, block_length=settings.block_length)
+    params = SamplingParams(length=settings.length, block_length=settings.block_length)
+    if kind == "fixed":
+        params = replace(params, canvas="fixed")
+    if kind == "fast":
+        params = replace(params, **fast_settings(INSTRUCT))
     ids = model.chat_template.encode([{"role": "user", "content": problem.prompt}])
     stopping = Stopping(end_ids=(model.tokenizer.specials.eos,), decode=model.tokenizer.decode_bytes)
     made = writing_request(Prompt(tokens=tuple(ids)), params, config=model.transformer.config, stopping=stopping)
@@ -102,7 +114,7 @@ def text(model: LanguageModel, filled: FilledCanvas) -> str:
 def record(
     requests: Sequence[Request], filled: Sequence[FilledCanvas], right: Sequence[bool], kind: str, *, seconds: float
 ) -> dict[str, object]:
-    if kind == "variable":
+    if kind != "fixed":
         forwards, positions = [one.forwards for one in filled], [one.positions for one in filled]
     else:
         forwards = [len(one.canvas.holes) for one in requests]

@@ -139,10 +139,14 @@ def twin_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def canvases_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
-    fixed, variable = result["records"]["fixed"], result["records"]["variable"]
-    what = f"variable length against a fixed canvas of {result['settings']['length']}, {fixed['count']} skill problems"
-    exact = f"{variable['exact_match']:.1%} and {fixed['exact_match']:.1%} exact (p = {result['p_value']:.2f})"
-    return [(what, f"{result['times_fewer_positions']:.1f}x fewer positions; {exact}")]
+    records, rows = result["records"], []
+    fixed = records["fixed"]
+    for kind, name in (("variable", "variable length"), ("fast", "`--fast`")):
+        one = records[kind]
+        what = f"{name} against a fixed canvas of {result['settings']['length']}, {fixed['count']} skill problems"
+        exact = f"{one['exact_match']:.1%} exact against {fixed['exact_match']:.1%} (p = {one['p_value']:.2f})"
+        rows.append((what, f"{one['times_fewer_positions']:.0f}x fewer positions; {exact}"))
+    return rows
 
 
 ROWS = {
