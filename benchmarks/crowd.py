@@ -100,6 +100,7 @@ def crowd(model: LanguageModel, settings: Settings) -> list[Request]:
             block_length=draw.choice([16, 32]),
             temperature=draw.choice([0.0, 0.0, 0.7]),
             unmasking=draw.choice(["low_confidence", "threshold,tau=0.9", "random"]),
+            caching=draw.choice(["delayed,refresh=0", "delayed,refresh=0", "block_reuse", "dual"]),
             suppress=draw.choice([(), (), (eos,)]),
         )
         stopping = Stopping(end_ids=(eos,), decode=model.tokenizer.decode_bytes)
