@@ -11,7 +11,7 @@ from illada.model.cache import Selection
 from illada.model.transformer import Transformer
 from illada.sample.caching import Elastic, Places, RowView
 from illada.sample.elastic import DriftWatch
-from illada.sample.group import Group
+from illada.sample.group import CachingGroup
 from illada.sample.job import Job
 from illada.sample.table import Table
 
@@ -78,7 +78,7 @@ class Read:
 
 
 def positions_wanted(
-    table: Table, jobs: Sequence[Job], groups: Sequence[Group], columns: Columns, *, mask_id: int
+    table: Table, jobs: Sequence[Job], groups: Sequence[CachingGroup], columns: Columns, *, mask_id: int
 ) -> Places:
     """[rows, places]: what the forward computes, if all rows take part."""
     rows, longest = len(jobs), max(job.sight for job in jobs)
@@ -114,7 +114,7 @@ def forward(
     model: Transformer,
     table: Table,
     jobs: Sequence[Job],
-    groups: Sequence[Group],
+    groups: Sequence[CachingGroup],
     columns: Columns,
     *,
     wanted: Places,
@@ -154,7 +154,13 @@ def forward(
 
 
 def _watch(
-    table: Table, groups: Sequence[Group], columns: Columns, *, wanted: Places, selection: Selection, mask_id: int
+    table: Table,
+    groups: Sequence[CachingGroup],
+    columns: Columns,
+    *,
+    wanted: Places,
+    selection: Selection,
+    mask_id: int,
 ) -> DriftWatch | None:
     """What looks on in the layers; None where no row asks for it."""
     elastic = [(group, group.caching) for group in groups if isinstance(group.caching, Elastic)]
