@@ -9,8 +9,8 @@ from illada.config import from_dict, to_dict
 from illada.evaluate.scoring import ScoringParams
 from illada.sample.request import SamplingParams
 
-MOST_ROWS = 64
-"""Prompts that share a forward where the batch size is `auto`."""
+AUTO_BATCH = 256
+"""The batch size `auto`."""
 
 _LENGTH_NAMES = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens", "length")
 """What the longest answer is called: of several, the first counts, as in lm-eval."""
@@ -35,8 +35,9 @@ class ModelArguments:
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the weights; auto: float32."""
-    batch_size: int = MOST_ROWS
-    """Prompts that share a forward at most when answers are written. No answer depends on it."""
+    batch_size: int = AUTO_BATCH
+    """Prompts whose answers are written together; of more than 64, one begins where another ends. No answer depends
+    on it."""
     add_bos_token: bool = True
     """Put BOS in front of every prompt that no chat template has made, as the authors do."""
     rolling_samples: int = 16
@@ -131,9 +132,9 @@ def read_sampling(defaults: SamplingParams, values: Mapping[str, Any]) -> tuple[
 
 
 def _rows(batch_size: Any, most: Any) -> int:
-    """How many prompts share a forward: a number, `auto`, or `auto:N`, which lm-eval's users may write, too."""
+    """A batch size as lm-eval's users write it: a number, `auto` or `auto:N`, and the most that `auto` may be."""
     if batch_size is None or str(batch_size).startswith("auto"):
-        return MOST_ROWS if most is None else int(most)
+        return AUTO_BATCH if most is None else int(most)
     try:
         return int(batch_size)
     except ValueError:
