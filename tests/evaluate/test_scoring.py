@@ -6,8 +6,8 @@ from itertools import combinations
 import pytest
 import torch
 
-from illada.evaluate.scoring import ScoringParams, best, score_candidates
 from illada.diffusion.likelihood import all_masks
+from illada.evaluate.scoring import ScoringParams, best, score_candidates
 from illada.evaluate.shared_forwards import Candidate, Forwards, Look
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer, initialize

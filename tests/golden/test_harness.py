@@ -1,4 +1,4 @@
-"""The model of lm-eval gives the numbers and texts of the authors' own harness (tolerances: TOLERANCES in data/README.md)."""
+"""The model of lm-eval gives the numbers and texts of the authors' harness (tolerances: see data/README.md)."""
 
 import json
 from pathlib import Path

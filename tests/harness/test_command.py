@@ -21,11 +21,11 @@ needs_lm_eval = pytest.mark.skipif(not LM_EVAL, reason="lm-eval is not installed
         (["--model", "hf"], ["run", "--batch_size", "auto", "--model", "hf"]),
         (["-M", "hf", "-b", "4"], ["run", "-M", "hf", "-b", "4"]),
         (["--model=hf", "--batch_size=4"], ["run", "--model=hf", "--batch_size=4"]),
-        (["--config", "a.yaml"], ["--config", "a.yaml"]),
+        (["--config", "a.yaml"], ["run", "--config", "a.yaml"]),
         (["ls", "tasks"], ["ls", "tasks"]),
         (["run", "--help"], ["run", "--help"]),
         (["run"], ["run"]),
-        (["-h"], ["-h"]),
+        (["-h"], ["run", "-h"]),
         ([], []),
     ],
 )
@@ -41,7 +41,7 @@ def test_what_lm_eval_is_told(given, handed_on, monkeypatch):
 @needs_lm_eval
 def test_its_help_is_lm_evals(capsys):
     with pytest.raises(SystemExit) as leaving:
-        main(["lm-eval", "run", "--help"])
+        main(["lm-eval", "--help"])
     assert leaving.value.code == 0
     assert "--include_path" in capsys.readouterr().out
 

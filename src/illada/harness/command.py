@@ -23,12 +23,15 @@ def run(arguments: Sequence[str]) -> None:
 def with_defaults(arguments: Sequence[str]) -> list[str]:
     """The arguments, and in front of those of an evaluation `--model illada` and `--batch_size auto`.
 
-    What is named already stays, and a file of settings (`--config`) decides by itself.
+    What is named already stays, and a file of settings (`--config`) decides by itself. Without a sub-command it is
+    `run`, whose help is shown, too.
     """
     given = list(arguments)
     command, flags = (given[0], given[1:]) if given and not given[0].startswith("-") else (_RUN, given)
-    if command != _RUN or not flags or {"-h", "--help"} & set(flags) or _named(flags, "--config", "-C"):
+    if command != _RUN or not flags:
         return given
+    if {"-h", "--help"} & set(flags) or _named(flags, "--config", "-C"):
+        return [_RUN, *flags]
     model = [] if _named(flags, "--model", "-M") else ["--model", NAME]
     batch = [] if _named(flags, "--batch_size", "-b") else ["--batch_size", "auto"]
     return [_RUN, *model, *batch, *flags]
