@@ -6,7 +6,7 @@ Every key of the JSON must be a field of the dataclass: a misspelt option is an 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 import cattrs
 import cattrs.v
@@ -19,6 +19,7 @@ def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, unstruct_collection_overrides={tuple: list})
     for kind in (int, float, bool, str):
         converter.register_structure_hook(kind, _exactly)
+    converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _one_of)
     converter.register_unstructure_hook(float, float)  # a field that holds 1 and one that holds 1.0 are equal
     converter.register_structure_hook(Path, lambda value, _: Path(value))
     converter.register_unstructure_hook(Path, str)
@@ -32,6 +33,12 @@ def _exactly(value: Any, kind: type[Any]) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     raise ValueError(f"expected {kind.__name__}, got {value!r}")
+
+
+def _one_of(value: Any, kind: Any) -> Any:
+    if value not in get_args(kind):
+        raise ValueError(f"must be one of {', '.join(map(str, get_args(kind)))}; got {value!r}")
+    return value
 
 
 def _reason(error: BaseException, kind: Any) -> str:

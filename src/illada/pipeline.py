@@ -16,7 +16,7 @@ from illada.assets import BASE
 from illada.checkpoint.native import find_checkpoint, load_checkpoint, load_weights
 from illada.data.chat import ChatTemplate, Message
 from illada.data.tokenizer import Tokenizer
-from illada.evaluate.pairs import encode_pair
+from illada.evaluate.pairs import encode_pairs
 from illada.evaluate.scoring import CandidateScore, ScoringParams, score_candidates
 from illada.evaluate.shared_forwards import Candidate
 from illada.model.device import choose_device
@@ -245,7 +245,7 @@ class LanguageModel:
             raise ValueError(f"{len(prompts)} prompts need as many lists of candidates, got {len(lists)}")
         bos, given, targets = self.tokenizer.specials.bos, [], []
         for text, few in zip(prompts, lists, strict=True):
-            pairs = [encode_pair(self.tokenizer, text, candidate) for candidate in few]
+            pairs = encode_pairs(self.tokenizer, [(text, candidate) for candidate in few])
             given.append([bos, *pairs[0][0]] if pairs else [bos])
             targets.append([target for _, target in pairs])
         chosen = _merge(ScoringParams, params, options)
@@ -342,7 +342,8 @@ class LanguageModel:
         return self.tokenizer.decode_bytes(writing.tokens) if writing.cut is None else writing.cut.data
 
     def _stopping(self, params: SamplingParams) -> Stopping:
-        return Stopping(end_ids=(self.tokenizer.specials.eos,), strings=params.stop, decode=self.tokenizer.decode_bytes)
+        ends = (self.tokenizer.specials.eos, *self.tokenizer.special_ids(params.stop))
+        return Stopping(end_ids=ends, strings=params.stop, decode=self.tokenizer.decode_bytes)
 
     def _encoded(self, prompts: list[str]) -> list[list[int]]:
         return [[self.tokenizer.specials.bos, *ids] for ids in self.tokenizer.encode_batch(prompts)]

@@ -186,6 +186,11 @@ def test_an_added_token_that_is_not_flagged_special_becomes_so(tmp_path):
         assert_stays_text(tokenizer, text)
 
 
+def test_texts_that_look_like_special_tokens_have_their_ids():
+    specials = TOKENIZER.specials
+    assert TOKENIZER.special_ids(["[EOS]", "the", "[MASK]", ""]) == (specials.eos, specials.mask)
+
+
 def test_a_special_text_that_ordinary_merges_reach_is_spelt_in_bytes(tmp_path):
     merges = [("[", "B"), ("[B", "O"), ("[BO", "S"), ("[BOS", "]")]
     gpt2_style(tmp_path, merges=merges)

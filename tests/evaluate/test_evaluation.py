@@ -204,6 +204,18 @@ def test_a_fixed_canvas_is_cut_to_what_fits():
     assert f"a canvas of {used.length} tokens" in found.lines[0].note
 
 
+def test_the_longest_candidate_fits_behind_its_prompt():
+    """A candidate cannot be cut: the prompt gives way, by more than the quarter that a written answer gets."""
+    table, small = Table(), replace(ROOM, context=60)
+    one = prepared("choice", count=1, shots=4)
+    long = replace(one.questions[0], candidates=(" 0", " " + "9" * 40))
+    found = evaluate(table, [replace(one, questions=(long,))], settings=SETTINGS, room=small)
+    [[prompt]] = [prompts for _, prompts, _ in table.calls]
+    assert len(prompt) + 1 + 41 <= 60
+    assert "number 0:".endswith(prompt)
+    assert "0 of 4 examples fit the context" in found.lines[0].note
+
+
 def test_a_canvas_that_grows_is_left_as_it_is():
     model = Table()
     evaluate(model, [prepared(sampling=SamplingParams(length=90))], settings=SETTINGS, room=replace(ROOM, context=100))

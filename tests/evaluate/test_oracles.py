@@ -217,6 +217,14 @@ class TokenTable(Transformer):
             hidden[row, :, 0] = torch.tensor(said, dtype=torch.float32)
         return hidden
 
+    def recompute(self, tokens, cache, selection, *others):
+        """Nothing is kept from one forward to the next: whole rows come."""
+        hidden = torch.zeros(len(tokens), 1)
+        for slot in selection.slots:
+            row = selection.slot == slot
+            hidden[row] = self.forward(tokens[row][None])[0]
+        return hidden
+
     def logits(self, hidden):
         return 20.0 * torch.nn.functional.one_hot(hidden[..., 0].long(), self.config.vocab_size).float()
 

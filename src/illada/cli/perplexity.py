@@ -1,6 +1,7 @@
 """`illada perplexity FILES`: nats per token and bits per byte of texts."""
 
 import json
+import math
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -56,7 +57,9 @@ def command(arguments: list[str]) -> int:
     texts = list(islice((text for source in sources for text in source.documents()), chosen.limit))
     measured = measure(model, texts, chosen)
     if chosen.json:
-        print(json.dumps(measured.summary()))  # noqa: T201  # for programs: no wrapping, no colours
+        # JSON has no infinity, which is the error of a single sample
+        values = {name: value if math.isfinite(value) else None for name, value in measured.summary().items()}
+        print(json.dumps(values))  # noqa: T201  # for programs: no wrapping, no colours
     else:
         Console().print(table(measured))
     return 0

@@ -191,6 +191,10 @@ class Tokenizer:
         kept = (int(token) for token in ids if not (skip_special and int(token) in self._special_ids))
         return b"".join(table[token] if 0 <= token < size else _UNKNOWN for token in kept)
 
+    def special_ids(self, texts: Iterable[str]) -> tuple[int, ...]:
+        """The ids of those texts that are what a special token looks like: decoded text does not show such a token."""
+        return tuple(self.special_texts[text] for text in texts if text in self.special_texts)
+
     @cached_property
     def vocab_size(self) -> int:
         """The highest id + 1: how many rows an embedding needs."""

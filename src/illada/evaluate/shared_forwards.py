@@ -208,7 +208,13 @@ class _Job(Generic[T]):
         self._forwards = 0
         self._base = np.array((*candidate.prompt, *candidate.target, *candidate.behind), dtype=np.int64)
         self._target = np.array(candidate.target, dtype=np.int64)
-        self._expect(next(rule))
+        self._begun = False
+
+    def begin(self) -> None:
+        """Ask the rule for its first look: not before there is room for it, since a look may be large."""
+        if not self._begun:
+            self._begun = True
+            self._expect(next(self._rule))
 
     def _expect(self, look: Look) -> None:
         self.look = look
@@ -293,6 +299,7 @@ class _Batch(Generic[T]):
     def add(self, job: _Job[T]) -> None:
         """Take as many of the job's rows as there is room for, at least one."""
         self.jobs.append(job)
+        job.begin()
         while job.left() and self.takes(job):
             number = job.asked
             row = job.row(number, self.mask_id)
