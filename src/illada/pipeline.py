@@ -13,7 +13,9 @@ from typing import TypeVar, cast, overload
 import torch
 
 from illada.assets import BASE
-from illada.checkpoint.native import find_checkpoint, load_checkpoint, load_weights
+from illada.checkpoint.huggingface.configuration import Overrides
+from illada.checkpoint.saved import build
+from illada.checkpoint.source import open_model
 from illada.data.chat import ChatTemplate, Message
 from illada.data.tokenizer import Tokenizer
 from illada.evaluate.pairs import encode_pair
@@ -34,7 +36,7 @@ MASK_SHOWN = "░"
 Messages = Sequence[Message | Mapping[str, str]]
 """The turns of a dialogue, oldest first."""
 
-Params = TypeVar("Params", SamplingParams, ScoringParams)
+Params = TypeVar("Params", SamplingParams, ScoringParams, Overrides)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +191,7 @@ class LanguageModel:
         """
         chosen = self._chosen(params, options)
         specials = self.tokenizer.specials
-        chosen = replace(chosen, suppress=(*chosen.suppress, specials.bos, specials.eos, specials.pad))
+        chosen = replace(chosen, suppress=(*chosen.suppress, specials.bos, *self.tokenizer.end_ids, specials.pad))
         before = [specials.bos, *self.tokenizer.encode(prefix)]
         after = self.tokenizer.encode(suffix)
         self._check_room([[*before, *after]], replace(chosen, canvas="fixed"))
@@ -342,7 +344,7 @@ class LanguageModel:
         return self.tokenizer.decode_bytes(writing.tokens) if writing.cut is None else writing.cut.data
 
     def _stopping(self, params: SamplingParams) -> Stopping:
-        return Stopping(end_ids=(self.tokenizer.specials.eos,), strings=params.stop, decode=self.tokenizer.decode_bytes)
+        return Stopping(end_ids=self.tokenizer.end_ids, strings=params.stop, decode=self.tokenizer.decode_bytes)
 
     def _encoded(self, prompts: list[str]) -> list[list[int]]:
         return [[self.tokenizer.specials.bos, *ids] for ids in self.tokenizer.encode_batch(prompts)]
@@ -356,7 +358,7 @@ class LanguageModel:
         chosen = _merge(SamplingParams, params, options)
         # rows that the model has beyond the vocabulary stand for no text
         spare = range(self.tokenizer.vocab_size, self.transformer.config.vocab_size)
-        end = (self.tokenizer.specials.eos,)
+        end = self.tokenizer.end_ids
         return replace(
             chosen,
             suppress=(*chosen.suppress, *spare, *(end if chosen.end == "never" else ())),
@@ -364,23 +366,23 @@ class LanguageModel:
         )
 
 
-def load(path: str | Path = BASE, *, device: str = "auto", dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """The model in a run folder (its newest checkpoint) or a checkpoint folder, or one that comes with the package.
-
-    Those are `tiny`, which continues texts, and `tiny-instruct`, which answers.
+def load(
+    where: str | Path = BASE,
+    *,
+    device: str = "auto",
+    dtype: torch.dtype = torch.float32,
+    overrides: Overrides | None = None,
+    **options: object,
+) -> LanguageModel:
+    """The model that `where` names (see `illada.checkpoint.source`), `options` the fields of `Overrides` by name.
 
     Raises:
-        FileNotFoundError: no checkpoint is there.
-        ValueError: the checkpoint is damaged, or the device is not there.
+        FileNotFoundError: there is no such model, or a file of it is missing.
+        ValueError: it is damaged or not supported, a value cannot be assumed, or the device is not there.
     """
     place = choose_device(device)
-    folder = find_checkpoint(Path(path))
-    saved = load_checkpoint(folder)
-    with torch.device("meta"):
-        model = Transformer(saved.model_config)
-    model = model.to_empty(device=place).to(dtype)
-    load_weights(model, saved.weights, source=str(folder))
-    return LanguageModel(transformer=model.eval(), tokenizer=saved.tokenizer)
+    saved = open_model(where, _merge(Overrides, overrides, options))
+    return LanguageModel(transformer=build(saved, device=place, dtype=dtype), tokenizer=saved.tokenizer)
 
 
 def _merge(kind: type[Params], params: Params | None, options: dict[str, object]) -> Params:
