@@ -5,6 +5,8 @@ Every key of the JSON must be a field of the dataclass: a misspelt option is an 
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -79,6 +81,18 @@ def from_json(cls: type[T], text: str) -> T:
         ValueError: the text is no JSON, or its values do not make a `cls`.
     """
     return from_dict(cls, json.loads(text))
+
+
+def merge(kind: type[T], config: T | None, options: Mapping[str, object]) -> T:
+    """`config`, or else the defaults of the dataclass `kind`, with single fields replaced by name.
+
+    Raises:
+        ValueError: an option that is no field; the message lists those there are.
+    """
+    known = [field.name for field in fields(cast(Any, kind))]
+    if unknown := sorted(options.keys() - set(known)):
+        raise ValueError(f"there is no option {', '.join(unknown)}; there are: {', '.join(known)}")
+    return cast(T, replace(cast(Any, config or kind()), **options))
 
 
 def fingerprint(config: object) -> str:

@@ -5,10 +5,10 @@ print(model.generate("def read(path):", length=64).text)
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar, cast, overload
+from typing import cast, overload
 
 import torch
 
@@ -16,6 +16,7 @@ from illada.assets import BASE
 from illada.checkpoint.huggingface.configuration import Overrides
 from illada.checkpoint.saved import build
 from illada.checkpoint.source import open_model
+from illada.config import merge
 from illada.data.chat import ChatTemplate, Message
 from illada.data.tokenizer import Tokenizer
 from illada.evaluate.pairs import encode_pair
@@ -35,8 +36,6 @@ MASK_SHOWN = "░"
 
 Messages = Sequence[Message | Mapping[str, str]]
 """The turns of a dialogue, oldest first."""
-
-Params = TypeVar("Params", SamplingParams, ScoringParams, Overrides)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +249,7 @@ class LanguageModel:
             pairs = [encode_pair(self.tokenizer, text, candidate) for candidate in few]
             given.append([bos, *pairs[0][0]] if pairs else [bos])
             targets.append([target for _, target in pairs])
-        chosen = _merge(ScoringParams, params, options)
+        chosen = merge(ScoringParams, params, options)
         scores = self.score_ids(given, targets, chosen, on_progress=on_progress)
         return scores[0] if alone else scores
 
@@ -264,7 +263,7 @@ class LanguageModel:
         **options: object,
     ) -> list[list[CandidateScore]]:
         """`score` for prompts and candidates that are token ids already, BOS and all."""
-        chosen = _merge(ScoringParams, params, options)
+        chosen = merge(ScoringParams, params, options)
         specials = self.tokenizer.specials
         behind = (specials.eos,) if chosen.end and self.transformer.config.attention != "causal" else ()
         pairs = [(tuple(ids), tuple(few)) for ids, some in zip(prompts, candidates, strict=True) for few in some]
@@ -355,7 +354,7 @@ class LanguageModel:
             budget_within(self.transformer.config.max_length, prompt=len(ids), params=params)
 
     def _chosen(self, params: SamplingParams | None, options: dict[str, object]) -> SamplingParams:
-        chosen = _merge(SamplingParams, params, options)
+        chosen = merge(SamplingParams, params, options)
         # rows that the model has beyond the vocabulary stand for no text
         spare = range(self.tokenizer.vocab_size, self.transformer.config.vocab_size)
         end = self.tokenizer.end_ids
@@ -381,13 +380,5 @@ def load(
         ValueError: it is damaged or not supported, a value cannot be assumed, or the device is not there.
     """
     place = choose_device(device)
-    saved = open_model(where, _merge(Overrides, overrides, options))
+    saved = open_model(where, merge(Overrides, overrides, options))
     return LanguageModel(transformer=build(saved, device=place, dtype=dtype), tokenizer=saved.tokenizer)
-
-
-def _merge(kind: type[Params], params: Params | None, options: dict[str, object]) -> Params:
-    known = [field.name for field in fields(kind)]
-    if unknown := sorted(options.keys() - set(known)):
-        raise ValueError(f"there is no option {', '.join(unknown)}; there are: {', '.join(known)}")
-    make: Callable[..., Params] = replace
-    return make(params or kind(), **options)
