@@ -1,5 +1,6 @@
 """What a user means by a model: a run, a checkpoint, a model in the package, a published folder, an id on the hub."""
 
+import hashlib
 from pathlib import Path
 
 from illada.assets import embedded_models
@@ -8,6 +9,7 @@ from illada.checkpoint.huggingface.hub import fetch, looks_like_an_id
 from illada.checkpoint.huggingface.reader import is_published, open_published
 from illada.checkpoint.native import find_checkpoint, open_checkpoint
 from illada.checkpoint.saved import SavedModel
+from illada.durable import sha256
 
 
 def find_model(where: str | Path) -> Path:
@@ -43,3 +45,12 @@ def open_model(where: str | Path, overrides: Overrides = Overrides()) -> SavedMo
     if overrides.given:
         raise ValueError(f"{folder} says itself what {', '.join(overrides.given)} is: only published folders may not")
     return open_checkpoint(folder)
+
+
+def model_digest(folder: Path) -> str:
+    """The SHA-256 over all that a model of `find_model` computes with: weights, configuration, tokenizer."""
+    if not is_published(folder):
+        return sha256(folder / "manifest.json")  # which holds the sums of the other files
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".jinja", ".safetensors")]
+    sums = "".join(f"{path.name} {sha256(path)}\n" for path in files)
+    return hashlib.sha256(sums.encode()).hexdigest()

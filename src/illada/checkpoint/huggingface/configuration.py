@@ -20,8 +20,7 @@ class Overrides:
     norm_eps: float | None = None
     """Epsilon of the RMSNorms."""
     attention: Attention | None = None
-    """bidirectional makes a diffusion model of a causal one (layouts llama and qwen2), `shifted` unless that is said
-    otherwise."""
+    """bidirectional makes a diffusion model of a causal one (layouts llama and qwen2); shifted then too."""
     shifted: bool | None = None
     """Whether the state behind token i - 1 tells of token i."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
