@@ -71,3 +71,47 @@ def _reason(error: Exception, name: str, revision: str | None) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return f"on the hub {name} has no revision {revision}"
     return f"{name} is not in the hub's cache, nor can the hub be reached ({type(error.__cause__ or error).__name__})"
+
+
+def check_login(name: str) -> None:
+    """Make sure that somebody is logged in and that `name` can be an id, before work is done for an upload.
+
+    Raises:
+        ValueError: `name` is no OWNER/NAME.
+        OSError: nobody is logged in, or the hub cannot be reached.
+    """
+    import huggingface_hub
+
+    if _ID.fullmatch(name) is None or "@" in name:
+        raise ValueError(f"an id on the hub is OWNER/NAME, got {name!r}")
+    try:
+        huggingface_hub.HfApi().whoami()
+    except Exception as error:  # the library raises its own errors and those of three others
+        raise OSError(f"cannot push to {name}: {_why_not(error)}") from error
+
+
+def push(folder: Path, name: str, *, private: bool) -> str:
+    """Upload a folder as the model `name`, which is made if it is not there; returns its address.
+
+    Raises:
+        OSError: the hub refuses, or cannot be reached.
+    """
+    import huggingface_hub
+
+    api = huggingface_hub.HfApi()
+    try:
+        address = api.create_repo(name, private=private, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder)
+    except Exception as error:  # the library raises its own errors and those of three others
+        raise OSError(f"cannot push to {name}, {folder} is kept: {_why_not(error)}") from error
+    return str(address)
+
+
+def _why_not(error: Exception) -> str:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.LocalTokenNotFoundError):
+        return "log in first, with `hf auth login`"
+    if isinstance(error, errors.HfHubHTTPError):
+        return str(error).strip().splitlines()[0]
+    return f"the hub cannot be reached ({type(error).__name__})"
