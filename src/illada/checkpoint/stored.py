@@ -57,26 +57,40 @@ class StoredTensor:
         yield from ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights: `model.safetensors`, or all that an index names.
+
+    Raises:
+        FileNotFoundError: there are none, or one that the index names is missing.
+        ValueError: the index cannot be read.
+    """
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    if not (folder / INDEX).is_file():
+        raise FileNotFoundError(f"{folder} holds no weights: neither {SINGLE} nor {INDEX}{_pickled(folder)}")
+    files = [folder / name for name in sorted(set(_weight_map(folder / INDEX).values()))]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise FileNotFoundError(f"{folder} is incomplete: {missing[0]}, which {INDEX} names, is missing")
+    return files
+
+
 def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """All tensors of a folder with `model.safetensors`, or with several files and an index, in the order of the files.
 
     Raises:
-        FileNotFoundError: there are no such files, or one that the index names is missing.
+        FileNotFoundError: a file is missing.
         ValueError: a file is damaged, files and index contradict each other, or a tensor holds no floating-point
             numbers; the message names it.
     """
-    if (folder / SINGLE).is_file():
-        return tensors_in(folder / SINGLE)
-    if not (folder / INDEX).is_file():
-        raise FileNotFoundError(f"{folder} holds no weights: neither {SINGLE} nor {INDEX}{_pickled(folder)}")
+    files = weight_files(folder)
+    if files == [folder / SINGLE]:
+        return tensors_in(files[0])
     place = _weight_map(folder / INDEX)
     found: dict[str, StoredTensor] = {}
-    for name in sorted(set(place.values())):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} is incomplete: {name}, which {INDEX} names, is missing")
-        tensors = tensors_in(folder / name)
-        if strays := [tensor for tensor in tensors if place.get(tensor) != name]:
-            raise ValueError(f"{folder / name} holds {strays[0]}, but {INDEX} says otherwise")
+    for file in files:
+        tensors = tensors_in(file)
+        if strays := [tensor for tensor in tensors if place.get(tensor) != file.name]:
+            raise ValueError(f"{file} holds {strays[0]}, but {INDEX} says otherwise")
         found |= tensors
     if missing := [f"{tensor} is not in {name}" for tensor, name in place.items() if tensor not in found]:
         raise ValueError(f"{folder / INDEX} is wrong: {missing[0]}")

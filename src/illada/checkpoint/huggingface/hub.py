@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from illada.checkpoint.stored import INDEX, SINGLE
+from illada.checkpoint.stored import INDEX, weight_files
 
 FETCHED = (
     "*.safetensors",
@@ -49,9 +49,9 @@ def fetch(where: str) -> Path:
     }
     try:
         folder = Path(huggingface_hub.snapshot_download(**wanted, local_files_only=True))
-        if (folder / "config.json").is_file() and any((folder / file).is_file() for file in (SINGLE, INDEX)):
+        if weight_files(folder) and (folder / "config.json").is_file():
             return folder
-    except (huggingface_hub.errors.LocalEntryNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError):
         pass  # not there, or not all of it
     try:
         return Path(huggingface_hub.snapshot_download(**wanted))
