@@ -28,7 +28,7 @@ class RunRecord:
 
     config: Mapping[str, Any] = field(default_factory=dict)
     """Its config.json; empty where there is no run."""
-    metrics: Sequence[Mapping[str, float]] = ()
+    metrics: Sequence[Mapping[str, int | float]] = ()
     """The lines of metrics.jsonl."""
     results: Sequence[Mapping[str, Any]] = ()
     """What `illada eval --out` wrote into the run folder, or a folder in it."""
@@ -117,23 +117,23 @@ def _recipe(run: RunRecord) -> str:
     loop = run.config.get("loop", {})
     facts = [(name, run.config[name]) for name in ("seed", "average_decay") if run.config.get(name) is not None]
     facts += [(name, loop[name]) for name in ("steps", "batch_size") if name in loop]
-    if run.metrics and _TOKENS in run.metrics[-1]:
-        facts.append(("tokens", int(max(line.get(_TOKENS, 0) for line in run.metrics))))
+    if tokens := [line[_TOKENS] for line in run.metrics if _TOKENS in line]:
+        facts.append(("tokens", int(max(tokens))))
     shown = _table(("", ""), ((name, f"{value:,}" if type(value) is int else str(value)) for name, value in facts))
     whole = json.dumps({name: value for name, value in run.config.items() if name != "device"}, indent=2)
     return f"## Recipe\n\n{shown}\n\n<details><summary>All of it</summary>\n\n```json\n{whole}\n```\n\n</details>"
 
 
-def _held_out(metrics: Sequence[Mapping[str, float]]) -> list[str]:
+def _held_out(metrics: Sequence[Mapping[str, int | float]]) -> list[str]:
     """The measurements on held-out text that are there, in nats per token."""
     names = {name for line in metrics for name in line if name.startswith("held_out/")}
     return sorted(name for name in names if name.endswith("nats_per_token") and "standard_error" not in name)
 
 
-def _curves(metrics: Sequence[Mapping[str, float]], *, pictured: bool) -> str:
+def _curves(metrics: Sequence[Mapping[str, int | float]], *, pictured: bool) -> str:
     """The steps at which held-out text was measured, at most twelve of them, first and last included."""
     held_out = _held_out(metrics)
-    by_step: dict[float, dict[str, float]] = {}
+    by_step: dict[int | float, dict[str, int | float]] = {}
     for line in metrics:
         by_step.setdefault(line["step"], {}).update(line)
     readings = [line for line in by_step.values() if not held_out or held_out[0] in line]
@@ -165,13 +165,13 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _number(value: float | None, *, whole: bool) -> str:
+def _number(value: int | float | None, *, whole: bool) -> str:
     if value is None:
         return ""
     return f"{int(value):,}" if whole else f"{value:.4g}"
 
 
-def _lines(path: Path) -> list[dict[str, float]]:
+def _lines(path: Path) -> list[dict[str, int | float]]:
     if not path.is_file():
         return []
     try:

@@ -6,10 +6,8 @@ from html import escape
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 640, 300, 52, 34, 30
 _INKS = ("#8a8f98", "#2563eb", "#d97706", "#059669")
 
-Line = Sequence[tuple[float, float]]
 
-
-def draw_curves(metrics: Sequence[Mapping[str, float]], names: Sequence[str]) -> str:
+def draw_curves(metrics: Sequence[Mapping[str, int | float]], names: Sequence[str]) -> str:
     """An SVG with a curve for each of `names`; "" where none of them was measured at two steps."""
     lines = {name: [(line["step"], line[name]) for line in metrics if name in line] for name in names}
     drawn = {name: points for name, points in lines.items() if len({step for step, _ in points}) > 1}
@@ -20,7 +18,7 @@ def draw_curves(metrics: Sequence[Mapping[str, float]], names: Sequence[str]) ->
     right, (low, high) = max(steps), (min(values), max(values))
     span = (high - low) or 1.0
 
-    def place(step: float, value: float) -> str:
+    def place(step: int | float, value: int | float) -> str:
         x = _LEFT + (_WIDTH - _LEFT - 12) * step / right
         y = _TOP + (_HEIGHT - _BOTTOM - _TOP) * (high - value) / span
         return f"{x:.1f},{y:.1f}"
@@ -35,7 +33,7 @@ def draw_curves(metrics: Sequence[Mapping[str, float]], names: Sequence[str]) ->
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" {style}>{"".join(parts)}</svg>\n'
 
 
-def _frame(right: float, low: float, high: float) -> str:
+def _frame(right: int | float, low: int | float, high: int | float) -> str:
     floor, grey = _HEIGHT - _BOTTOM, 'fill="#6b7280"'
     return (
         f'<path d="M{_LEFT},{_TOP}V{floor}H{_WIDTH - 12}" fill="none" stroke="#9ca3af"/>'
