@@ -1,6 +1,7 @@
 """What a user means by a model: a run, a checkpoint, a model in the package, a published folder, an id on the hub."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 from illada.assets import embedded_models
@@ -45,6 +46,18 @@ def open_model(where: str | Path, overrides: Overrides = Overrides()) -> SavedMo
     if overrides.given:
         raise ValueError(f"{folder} says itself what {', '.join(overrides.given)} is: only published folders may not")
     return open_checkpoint(folder)
+
+
+def open_start(where: str | Path, overrides: Overrides = Overrides()) -> SavedModel:  # noqa: B008  # it is frozen
+    """`open_model` to train further: a causal model of a published folder becomes a diffusion model, if not told else.
+
+    Raises:
+        FileNotFoundError: as `open_model`.
+        ValueError: as `open_model`.
+    """
+    if overrides.attention is None and is_published(find_model(where)):
+        overrides = replace(overrides, attention="bidirectional")
+    return open_model(where, overrides)
 
 
 def model_digest(folder: Path) -> str:

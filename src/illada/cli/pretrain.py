@@ -1,6 +1,6 @@
 """`illada pretrain RECIPE`: from text to checkpoints."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -8,9 +8,8 @@ import tyro
 from rich.console import Console
 
 from illada.checkpoint.huggingface.configuration import Overrides
-from illada.checkpoint.huggingface.reader import is_published
 from illada.checkpoint.saved import SavedModel
-from illada.checkpoint.source import find_model, open_model
+from illada.checkpoint.source import open_start
 from illada.cli.flags import default_cache, parse, take_recipe
 from illada.recipes.pretraining import PRETRAINING
 from illada.train.pretrain import PretrainConfig, run
@@ -61,14 +60,11 @@ def command(arguments: list[str]) -> int:
 
 
 def _start(chosen: Arguments, recipe: PretrainConfig) -> SavedModel | None:
-    """The model to go on with, as a diffusion model unless the flags say otherwise."""
+    """The model to go on with, if there is one."""
     if chosen.start is None:
         if chosen.overrides.given:
             raise ValueError(f"{', '.join(chosen.overrides.given)} is about the model of --from, which is not given")
         return None
     if chosen.config.model != recipe.model:
         raise ValueError("the shape of the model comes from --from: leave the flags --model.* out")
-    overrides = chosen.overrides
-    if overrides.attention is None and is_published(find_model(chosen.start)):
-        overrides = replace(overrides, attention="bidirectional")
-    return open_model(chosen.start, overrides)
+    return open_start(chosen.start, chosen.overrides)

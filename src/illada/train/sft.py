@@ -14,7 +14,7 @@ from rich.console import Console
 
 from illada.checkpoint.huggingface.configuration import Overrides
 from illada.checkpoint.saved import SavedModel, build
-from illada.checkpoint.source import model_digest, open_model
+from illada.checkpoint.source import model_digest, open_start
 from illada.config import fingerprint
 from illada.data.dialogues import Example
 from illada.data.example_rows import ExamplePacking, ExampleRows
@@ -91,7 +91,7 @@ def run(
     console = console or Console(quiet=True)
     check_folder(folder, resume=resume)
     device = choose_device(config.device)
-    saved = open_model(start, overrides or Overrides())
+    saved = open_start(start, overrides or Overrides())
     check_objective(config.objective, saved.model_config.attention)
     if config.length > (limit := saved.model_config.max_length):
         raise ValueError(f"rows of {config.length} tokens exceed the model's context of {limit}: shorten the rows")
