@@ -11,6 +11,7 @@ from illada.checkpoint.huggingface.reader import is_published, open_published
 from illada.checkpoint.native import find_checkpoint, open_checkpoint
 from illada.checkpoint.saved import SavedModel
 from illada.durable import sha256
+from illada.model.config import Attention
 
 
 def find_model(where: str | Path) -> Path:
@@ -48,16 +49,25 @@ def open_model(where: str | Path, overrides: Overrides = Overrides()) -> SavedMo
     return open_checkpoint(folder)
 
 
-def open_start(where: str | Path, overrides: Overrides = Overrides()) -> SavedModel:  # noqa: B008  # it is frozen
-    """`open_model` to train further: a causal model of a published folder becomes a diffusion model, if not told else.
+def open_start(
+    where: str | Path,
+    overrides: Overrides = Overrides(),  # noqa: B008  # it is frozen
+    *,
+    attention: Attention,
+) -> SavedModel:
+    """`open_model` for training with an objective that needs `attention`.
+
+    Where that is bidirectional, a causal model of a published folder becomes a diffusion model, if not told else.
 
     Raises:
         FileNotFoundError: as `open_model`.
         ValueError: as `open_model`.
     """
-    if overrides.attention is None and is_published(find_model(where)):
-        overrides = replace(overrides, attention="bidirectional")
-    return open_model(where, overrides)
+    saved = open_model(where, overrides)
+    converts = attention == "bidirectional" and overrides.attention is None and is_published(saved.folder)
+    if converts and saved.model_config.attention == "causal":
+        return open_model(where, replace(overrides, attention="bidirectional"))
+    return saved
 
 
 def model_digest(folder: Path) -> str:

@@ -37,7 +37,7 @@ class Arguments:
     """Ask the same questions with every combination of caching, unmasking and block length."""
 
     model: str = INSTRUCT
-    """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
+    """A run, a checkpoint, tiny or tiny-instruct, a published folder, or an id on the hub."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = (SKILLS_NAME,)
     """What to ask: skills, or benchmarks with written answers, by name."""
     skills: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = tuple(SKILLS)

@@ -1,6 +1,6 @@
 """`illada pretrain RECIPE`: from text to checkpoints."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +12,7 @@ from illada.checkpoint.saved import SavedModel
 from illada.checkpoint.source import open_start
 from illada.cli.flags import default_cache, parse, take_recipe
 from illada.recipes.pretraining import PRETRAINING
+from illada.train.objective import attention_for
 from illada.train.pretrain import PretrainConfig, run
 
 
@@ -65,6 +66,7 @@ def _start(chosen: Arguments, recipe: PretrainConfig) -> SavedModel | None:
         if chosen.overrides.given:
             raise ValueError(f"{', '.join(chosen.overrides.given)} is about the model of --from, which is not given")
         return None
-    if chosen.config.model != recipe.model:
+    # the objective decides how it attends, and the flags say that of the model together
+    if replace(chosen.config.model, attention=recipe.model.attention) != recipe.model:
         raise ValueError("the shape of the model comes from --from: leave the flags --model.* out")
-    return open_start(chosen.start, chosen.overrides)
+    return open_start(chosen.start, chosen.overrides, attention=attention_for(chosen.config.objective))

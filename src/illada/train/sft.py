@@ -24,7 +24,7 @@ from illada.data.loader import Loader
 from illada.data.packing import PackedRows, PackingConfig, RowSource
 from illada.evaluate.response import response_bound
 from illada.model.device import choose_device
-from illada.train.objective import build_objective, check_objective
+from illada.train.objective import attention_for, build_objective, check_objective
 from illada.train.run import Outcome, RunConfig, Task, check_folder, execute
 
 Rows = Literal["stream", "examples"]
@@ -91,7 +91,7 @@ def run(
     console = console or Console(quiet=True)
     check_folder(folder, resume=resume)
     device = choose_device(config.device)
-    saved = open_start(start, overrides or Overrides())
+    saved = open_start(start, overrides or Overrides(), attention=attention_for(config.objective))
     check_objective(config.objective, saved.model_config.attention)
     if config.length > (limit := saved.model_config.max_length):
         raise ValueError(f"rows of {config.length} tokens exceed the model's context of {limit}: shorten the rows")
