@@ -25,13 +25,17 @@ PLAIN = ModelConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def models():
+def pair(config):
     """(shifted, plain): the same weights."""
-    plain, shifted = Transformer(PLAIN).double(), Transformer(replace(PLAIN, shifted=True)).double()
+    plain, shifted = Transformer(config).double(), Transformer(replace(config, shifted=True)).double()
     initialize(plain, seed=1)
     shifted.load_state_dict(plain.state_dict())
     return shifted.eval(), plain.eval()
+
+
+@pytest.fixture(scope="module")
+def models():
+    return pair(PLAIN)
 
 
 def moved_logits(plain, row):
@@ -57,6 +61,19 @@ def test_completions(models, prompts):
     canvases = [Canvas(tokens=(*prompt, *[None] * 6)) for prompt in prompts]
     filled = fill(shifted, canvases, SamplingParams(length=6, block_length=6), mask_id=MASK)
     assert [list(row.tokens) for row in filled] == [filled_by_hand(plain, prompt, 6) for prompt in prompts]
+
+
+@pytest.mark.parametrize("prompt", [(5, 6, 7), (8,), ()])
+def test_what_tells_of_a_mask_is_computed_with_it(prompt):
+    """In one layer, keys and values change with their own token alone: `delayed` is exact, and computes few positions.
+
+    The last token of the prompt is among them only because the first mask is read off it.
+    """
+    shifted, plain = pair(replace(PLAIN, layers=1))
+    canvas = Canvas(tokens=(*prompt, *[None] * 6))
+    params = SamplingParams(length=6, block_length=6, caching="delayed,refresh=0")
+    [filled] = fill(shifted, [canvas], params, mask_id=MASK)
+    assert list(filled.tokens) == filled_by_hand(plain, prompt, 6)
 
 
 def test_scores(models):

@@ -66,7 +66,7 @@ def _start(chosen: Arguments, recipe: PretrainConfig) -> SavedModel | None:
         if chosen.overrides.given:
             raise ValueError(f"{', '.join(chosen.overrides.given)} is about the model of --from, which is not given")
         return None
-    # the objective decides how it attends, and the flags say that of the model together
+    # the objective and --model.attention are given together; the rest of the shape comes from the model
     if replace(chosen.config.model, attention=recipe.model.attention) != recipe.model:
         raise ValueError("the shape of the model comes from --from: leave the flags --model.* out")
     return open_start(chosen.start, chosen.overrides, attention=attention_for(chosen.config.objective))

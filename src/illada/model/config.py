@@ -57,6 +57,11 @@ class ModelConfig:
             raise ValueError("a causal model tells of the next token as it is: shifted is for attention bidirectional")
 
     @property
+    def lag(self) -> int:
+        """How many places before a token the layers compute the state that tells of it: 1 for the next token."""
+        return 1 if self.shifted or self.attention == "causal" else 0
+
+    @property
     def head_size(self) -> int:
         """Width of one head."""
         return self.hidden_size // self.heads

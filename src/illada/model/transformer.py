@@ -66,7 +66,9 @@ class Transformer(nn.Module):
         selection: Selection,
         watch: LayerWatch | None = None,
     ) -> Float[Tensor, "computed hidden"]:
-        """The residual stream after the final norm, of the selected positions alone.
+        """The residual stream after the final norm, of the selected positions alone, each where it was computed.
+
+        Where `config.shifted`, they tell of the token behind them: nothing is moved here.
 
         Their keys and values take their places in `cache`; what the others hold there is what they are seen with.
 
