@@ -149,6 +149,15 @@ def canvases_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def load_8b_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    measured = result["measured"]
+    peak, over = measured["peak_bytes"] / 2**30, measured["over_weights_bytes"] / 2**30
+    seconds = f"loaded in {measured['load_seconds']:.0f} s, {result['settings']['length']} tokens in a forward of "
+    seconds += f"{measured['forward_seconds']:.0f} s"
+    what = f"a published folder of the shape {result['settings']['size']} in bf16: peak of the process"
+    return [(what, f"{peak:.2f} GiB, {over:.2f} more than the weights; {seconds}")]
+
+
 ROWS = {
     "canvases": canvases_rows,
     "base_bound": base_bound_rows,
@@ -157,6 +166,7 @@ ROWS = {
     "fast_generation": fast_generation_rows,
     "frontier": frontier_rows,
     "generate": generate_rows,
+    "load_8b": load_8b_rows,
     "styles": styles_rows,
     "train_step": train_step_rows,
     "twin": twin_rows,

@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 
 from illada.assets import embedded_model, embedded_models
+from illada.checkpoint.saved import SavedModel, check_shapes, parameter_shapes
+from illada.checkpoint.stored import SINGLE, tensors_in
 from illada.config import from_json, to_json
 from illada.data.tokenizer import Tokenizer
 from illada.durable import atomic_folder, sha256
@@ -95,6 +97,21 @@ def load_checkpoint(folder: Path, *, with_optimizer: bool = False) -> Checkpoint
         optimizer=safetensors.torch.load_file(optimizer) if with_optimizer and optimizer.exists() else {},
         state=json.loads((folder / "state.json").read_text()),
     )
+
+
+def open_checkpoint(folder: Path) -> SavedModel:
+    """The model of a checkpoint folder, its weights left in their file; every byte is checked, as in `load_checkpoint`.
+
+    Raises:
+        FileNotFoundError: no checkpoint is there.
+        ValueError: a file is missing, truncated, altered or of another format, or the weights are another model's.
+    """
+    verify_checkpoint(folder)
+    config = from_json(ModelConfig, (folder / "model.json").read_text())
+    tensors = tensors_in(folder / SINGLE)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    check_shapes(shapes, parameter_shapes(config), source=folder)
+    return SavedModel(folder=folder, model_config=config, tensors=tensors, tokenizer=Tokenizer.load(folder))
 
 
 def verify_checkpoint(folder: Path) -> None:

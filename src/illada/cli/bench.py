@@ -4,7 +4,7 @@ import json
 import platform
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +16,7 @@ from rich.table import Table
 from illada._version import __version__
 from illada.assets import INSTRUCT
 from illada.cli.flags import parse
+from illada.cli.loading import Loading
 from illada.data.skills.registry import SKILLS, named_skills
 from illada.durable import write_text
 from illada.evaluate.fitting import Room
@@ -26,7 +27,6 @@ from illada.evaluate.suites import Asking
 from illada.evaluate.tasks.registry import named_task
 from illada.evaluate.tasks.skills import skill_tasks
 from illada.model.device import choose_device
-from illada.pipeline import load
 from illada.track.console import ProgressBar
 
 RESULTS, PLOT = "frontier.json", "frontier.svg"
@@ -38,7 +38,7 @@ class Arguments:
     """Ask the same questions with every combination of caching, unmasking and block length."""
 
     model: str = INSTRUCT
-    """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
+    """A run, a checkpoint, tiny or tiny-instruct, a published folder, or an id on the hub."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = (SKILLS_NAME,)
     """What to ask: skills, or benchmarks with written answers, by name."""
     skills: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = tuple(SKILLS)
@@ -56,7 +56,7 @@ class Arguments:
     """Questions that are asked together."""
     out: Path = Path("runs/bench-generate")
     """A folder for frontier.json and frontier.svg."""
-    device: str = "auto"
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked, before a model is loaded."""
@@ -82,7 +82,7 @@ def command(arguments: list[str]) -> int:
     chosen = parse(Arguments, arguments[1:], command="bench generate")
     tasks = [task for name in chosen.task_names for task in _prepared(name, chosen)]
     settings = grid(chosen.caching, chosen.unmasking, chosen.block_lengths, length=chosen.length)
-    model = load(chosen.model, device=chosen.device)
+    model = chosen.loading.load(chosen.model)
     tokenizer = model.tokenizer
     room = Room(context=model.transformer.config.max_length, encode=tokenizer.encode, decode=tokenizer.decode)
     with ProgressBar(Console(stderr=True), title="settings", total_steps=len(settings)) as bar:
@@ -114,7 +114,7 @@ def _write(chosen: Arguments, points: Sequence[Point], arguments: Sequence[str])
     result = {
         "subject": "frontier",
         "illada": __version__,
-        "device": _device_name(choose_device(chosen.device)),
+        "device": _device_name(choose_device(chosen.loading.device)),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),

@@ -15,8 +15,8 @@ from rich.text import Text
 from illada.assets import INSTRUCT, fast_settings
 from illada.cli.conversation import Conversation
 from illada.cli.flags import default_cache, parse
+from illada.cli.loading import Loading
 from illada.demo.live import printable
-from illada.pipeline import load
 from illada.sample.request import Completion, SamplingParams
 
 _PROMPT = "you> "
@@ -30,7 +30,7 @@ class Arguments:
     """
 
     model: Path = Path(INSTRUCT)
-    """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
+    """A run, a checkpoint, tiny or tiny-instruct, a published folder, or an id on the hub."""
     params: Annotated[SamplingParams, tyro.conf.arg(name="")] = field(
         default_factory=lambda: SamplingParams(length=256)
     )
@@ -38,14 +38,14 @@ class Arguments:
     """The fastest settings that lose nothing, as far as they are known for the model: caching, unmasking, block."""
     system: str | None = None
     """Instructions that stand in front of the conversation."""
-    device: str = "auto"
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
 
 def command(arguments: list[str]) -> int:
     """Load the model and talk until the input ends."""
     chosen = parse(Arguments, arguments, command="chat")
     params = replace(chosen.params, **fast_settings(str(chosen.model))) if chosen.fast else chosen.params
-    model = load(chosen.model, device=chosen.device)
+    model = chosen.loading.load(chosen.model)
     conversation = Conversation(model=model, params=params, system=chosen.system)
     _ = model.chat_template  # a model without one is refused before the first question
     if sys.stdin.isatty() and sys.stdout.isatty():

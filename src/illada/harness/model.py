@@ -9,13 +9,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from illada.checkpoint.native import find_checkpoint
-from illada.durable import sha256
+from illada.checkpoint.source import find_model, model_digest
 from illada.evaluate.perplexity import score_windows
 from illada.evaluate.scoring import ScoringParams
 from illada.harness.prompts import Fitted, Prompts
@@ -66,7 +64,7 @@ class IlladaLM(LM):  # type: ignore[misc]  # lm-eval has no types
         self.model = loaded or _load(self.arguments)
         self.scoring = _scoring(self.arguments.scoring, self.model, chosen="method" in arguments)
         self._prompts = Prompts(model=self.model, bos=self.arguments.add_bos_token)
-        self._weights = "" if loaded else sha256(find_checkpoint(Path(self.arguments.pretrained)) / "manifest.json")
+        self._weights = "" if loaded else model_digest(find_model(self.arguments.pretrained))
 
     # --- the three kinds of requests ---
 

@@ -31,7 +31,10 @@ class Transformer(nn.Module):
         return self.embedding.weight if self.head is None else self.head.weight
 
     def forward(self, tokens: Tokens, segments: Segments | None = None) -> Hidden:
-        """The residual stream after the final norm.
+        """The residual stream after the final norm, at the position that it tells of.
+
+        A causal model's tells of the next token and stands where it was computed. Where `config.shifted`, it is moved
+        to the token it tells of, within its segment; the first token's own state serves for itself.
 
         Args:
             tokens: ids, int64.
@@ -54,7 +57,7 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x, angles, layout)
         hidden: Hidden = self.norm(x)
-        return hidden
+        return _shifted(hidden, positions) if self.config.shifted else hidden
 
     def recompute(
         self,
@@ -63,7 +66,9 @@ class Transformer(nn.Module):
         selection: Selection,
         watch: LayerWatch | None = None,
     ) -> Float[Tensor, "computed hidden"]:
-        """The residual stream after the final norm, of the selected positions alone.
+        """The residual stream after the final norm, of the selected positions alone, each where it was computed.
+
+        Where `config.shifted`, they tell of the token behind them: nothing is moved here.
 
         Their keys and values take their places in `cache`; what the others hold there is what they are seen with.
 
@@ -105,18 +110,24 @@ class Transformer(nn.Module):
         return self.embedding.weight.dtype
 
 
+def _shifted(hidden: Hidden, positions: Tensor) -> Hidden:
+    """Every state one position to the right, except that the first of each segment stays."""
+    moved = torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1)
+    return torch.where((positions == 0)[..., None], hidden, moved)
+
+
 @torch.no_grad()
 def initialize(model: Transformer, *, seed: int) -> None:
     """Fill the weights: normal, the same numbers on any device and for any order of construction.
 
     Linear layers have standard deviation `init_std`; those that write to the residual stream (o_proj, down_proj)
     init_std / sqrt(2 layers); the embedding sqrt(1 / (2 hidden)); norms are 1: the rule of the published iLLaDA model
-    file. Every tensor has a stream of its own, named after it.
+    file. Biases are 0. Every tensor has a stream of its own, named after it.
     """
     config = model.config
     for name, parameter in model.named_parameters():
         if parameter.dim() == 1:
-            parameter.fill_(1.0)
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             continue
         if name.startswith("embedding"):
             std = (2 * config.hidden_size) ** -0.5

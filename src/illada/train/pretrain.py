@@ -1,15 +1,19 @@
 """Pre-training from a complete configuration: corpus, model, objective, and a run of them."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from illada.checkpoint.saved import SavedModel, build
+from illada.checkpoint.source import model_digest
 from illada.config import fingerprint
 from illada.data.corpus import Corpus, CorpusConfig, prepare
 from illada.data.loader import Loader
 from illada.data.packing import PackedRows, PackingConfig
+from illada.durable import atomic_folder
 from illada.evaluate.bound import HeldOut, held_out_bound
 from illada.model.config import ModelConfig
 from illada.model.device import choose_device
@@ -38,7 +42,7 @@ class PretrainConfig(RunConfig):
     """All that decides a run; recipes return one, the command line changes single fields."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    """Its vocab_size follows the tokenizer."""
+    """Its vocab_size follows the tokenizer, or all of it the model that a run starts from."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     packing: PackingConfig = field(default_factory=PackingConfig)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
@@ -54,7 +58,13 @@ class PretrainConfig(RunConfig):
 
 
 def run(
-    config: PretrainConfig, folder: Path, *, cache: Path, resume: bool = False, console: Console | None = None
+    config: PretrainConfig,
+    folder: Path,
+    *,
+    cache: Path,
+    start: SavedModel | None = None,
+    resume: bool = False,
+    console: Console | None = None,
 ) -> Outcome:
     """Pre-train, or go on with a run that was interrupted.
 
@@ -62,6 +72,8 @@ def run(
         config: the whole run; on resume it must be the one the run began with.
         folder: the run folder.
         cache: where prepared corpora are kept and found again.
+        start: the model whose pre-training is continued, its shape and tokenizer in place of those of `config`; a
+            causal one that was opened with attention bidirectional becomes a diffusion model. None: a new model.
         resume: continue from the newest checkpoint in `folder`, or begin if there is none yet.
         console: where progress is shown; None: nowhere.
 
@@ -73,16 +85,44 @@ def run(
     console = console or Console(quiet=True)
     check_folder(folder, resume=resume)
     device = choose_device(config.device)
+    if start is not None:
+        config = continued(config, start, cache)
     corpus = prepare(config.corpus, cache, report=lambda text: console.print(text, markup=False, highlight=False))
-    config = replace(config, model=replace(config.model, vocab_size=corpus.tokenizer.vocab_size))
+    if start is None:
+        config = replace(config, model=replace(config.model, vocab_size=corpus.tokenizer.vocab_size))
     # first what may be refused: a folder that is there holds a run that has begun
-    return execute(config, folder, build_task(config, corpus, device), resume=resume, console=console)
+    return execute(config, folder, build_task(config, corpus, device, start), resume=resume, console=console)
 
 
-def build_task(config: PretrainConfig, corpus: Corpus, device: torch.device) -> Task:
-    """A new model, the rows of the corpus, the objective and the held-out bound."""
-    model = Transformer(config.model)
-    initialize(model, seed=config.seed)
+def continued(config: PretrainConfig, start: SavedModel, cache: Path) -> PretrainConfig:
+    """The configuration with the shape and the tokenizer of the model that is started from.
+
+    Raises:
+        ValueError: its rows are longer than the model's context, or it names another tokenizer.
+    """
+    if config.corpus.tokenizer is not None:
+        raise ValueError(
+            f"the tokenizer is that of {start.folder}, which the run starts from: leave corpus.tokenizer out, "
+            f"got {config.corpus.tokenizer}"
+        )
+    kept = start.tokenizer
+    content = "\0".join((kept.fingerprint, kept.chat_template or "", *kept.end_texts))
+    tokenizer = cache / "tokenizers" / hashlib.sha256(content.encode()).hexdigest()[:12]
+    if not tokenizer.exists():  # the corpus is prepared anew when its files change
+        with atomic_folder(tokenizer) as partial:
+            kept.save(partial)
+    return replace(config, model=start.model_config, corpus=replace(config.corpus, tokenizer=str(tokenizer)))
+
+
+def build_task(config: PretrainConfig, corpus: Corpus, device: torch.device, start: SavedModel | None = None) -> Task:
+    """A new model or that of `start`, the rows of the corpus, the objective and the held-out bound."""
+    if start is None:
+        model = Transformer(config.model)
+        initialize(model, seed=config.seed)
+    else:
+        model = build(start, device=device, dtype=torch.float32).train()
+    # the manifests hold the SHA-256 of every token
+    identity = [fingerprint(shards.manifest) for shards, _ in corpus.train]
     pad, mask_id = corpus.tokenizer.specials.pad, corpus.tokenizer.specials.mask
     sources = [
         (PackedRows(shards, config.packing, seed=config.seed, pad=pad), weight) for shards, weight in corpus.train
@@ -93,8 +133,7 @@ def build_task(config: PretrainConfig, corpus: Corpus, device: torch.device) -> 
         model=model.to(device),
         tokenizer=corpus.tokenizer,
         loader=Loader(sources, seed=config.seed),
-        # the manifests hold the SHA-256 of every token
-        data_identity=[fingerprint(shards.manifest) for shards, _ in corpus.train],
+        data_identity=identity if start is None else [*identity, model_digest(start.folder)],
         row_length=config.packing.length,
         objective=build_objective(config.objective, config.noise, mask_id=mask_id, seed=config.seed),
         measure=lambda model: held_out_bound(

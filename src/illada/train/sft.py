@@ -12,7 +12,9 @@ from typing import Literal, get_args
 import torch
 from rich.console import Console
 
-from illada.checkpoint.native import Checkpoint, find_checkpoint, load_checkpoint, load_weights
+from illada.checkpoint.huggingface.configuration import Overrides
+from illada.checkpoint.saved import SavedModel, build
+from illada.checkpoint.source import model_digest, open_start
 from illada.config import fingerprint
 from illada.data.dialogues import Example
 from illada.data.example_rows import ExamplePacking, ExampleRows
@@ -20,11 +22,9 @@ from illada.data.instruction_corpus import InstructionConfig, InstructionCorpus,
 from illada.data.instructions import InstructionSet, InstructionStream
 from illada.data.loader import Loader
 from illada.data.packing import PackedRows, PackingConfig, RowSource
-from illada.durable import sha256
 from illada.evaluate.response import response_bound
 from illada.model.device import choose_device
-from illada.model.transformer import Transformer
-from illada.train.objective import build_objective, check_objective
+from illada.train.objective import attention_for, build_objective, check_objective
 from illada.train.run import Outcome, RunConfig, Task, check_folder, execute
 
 Rows = Literal["stream", "examples"]
@@ -66,6 +66,7 @@ def run(
     *,
     start: Path,
     cache: Path,
+    overrides: Overrides | None = None,
     resume: bool = False,
     console: Console | None = None,
 ) -> Outcome:
@@ -74,8 +75,9 @@ def run(
     Args:
         config: the whole run; on resume it must be the one the run began with.
         folder: the run folder.
-        start: a checkpoint or a run folder, whose newest checkpoint is taken.
+        start: what `illada.checkpoint.source.find_model` takes: a run, a checkpoint, a published folder, an id.
         cache: where encoded instructions are kept and found again.
+        overrides: what to assume where a published folder is silent.
         resume: continue from the newest checkpoint in `folder`, or begin if there is none yet.
         console: where progress is shown; None: nowhere.
 
@@ -89,8 +91,7 @@ def run(
     console = console or Console(quiet=True)
     check_folder(folder, resume=resume)
     device = choose_device(config.device)
-    checkpoint = find_checkpoint(start)
-    saved = load_checkpoint(checkpoint)
+    saved = open_start(start, overrides or Overrides(), attention=attention_for(config.objective))
     check_objective(config.objective, saved.model_config.attention)
     if config.length > (limit := saved.model_config.max_length):
         raise ValueError(f"rows of {config.length} tokens exceed the model's context of {limit}: shorten the rows")
@@ -105,8 +106,8 @@ def run(
             report(f"{file}: {rows.left_out:,} dialogues are longer than {config.length} tokens and left out")
     if config.epochs is not None:
         config = replace(config, loop=replace(config.loop, steps=steps_of(config, sources)))
-    identity = [fingerprint(config.instructions), corpus.folder.name, sha256(checkpoint / "model.safetensors")]
-    task = _build_task(config, saved, corpus, sources, identity, device, source=str(checkpoint))
+    identity = [fingerprint(config.instructions), corpus.folder.name, model_digest(saved.folder)]
+    task = _build_task(config, saved, corpus, sources, identity, device)
     return execute(config, folder, task, resume=resume, console=console)
 
 
@@ -145,21 +146,17 @@ def held_out_examples(instructions: InstructionSet, count: int, *, longest: int)
 
 def _build_task(
     config: SftConfig,
-    saved: Checkpoint,
+    saved: SavedModel,
     corpus: InstructionCorpus,
     sources: list[tuple[RowSource, float]],
     identity: list[str],
     device: torch.device,
-    *,
-    source: str,
 ) -> Task:
-    model = Transformer(saved.model_config)
-    load_weights(model, saved.weights, source=source)
     mask_id = saved.tokenizer.specials.mask
     examples = held_out_examples(corpus.held_out, config.held_out_examples, longest=config.length)
     return Task(
         title="fine-tuning",
-        model=model.to(device),
+        model=build(saved, device=device, dtype=torch.float32).train(),
         tokenizer=saved.tokenizer,
         loader=Loader(sources, seed=config.seed),
         data_identity=identity,
