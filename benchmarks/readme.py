@@ -94,7 +94,7 @@ def styles_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
 def frontier_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     first = result["points"][0]
     best = next(point for point in result["points"] if all(point[key] == result["best"][key] for key in result["best"]))
-    what = f"{first['count']:,} questions of {', '.join(result['tasks'])}: plain, and the fastest that loses nothing"
+    what = f"{first['count']:,} questions of {', '.join(result['tasks'])}: plain, and the cheapest that loses nothing"
     plain = f"{first['exact_match']:.1%} exact, {first['forwards']:.1f} forwards an answer"
     fast = f"{best['exact_match']:.1%}, {best['forwards']:.1f} ({best['caching']} + {best['unmasking']})"
     return [(what, f"{plain}; {fast}")]

@@ -27,7 +27,7 @@ def test_it_writes_a_folder_and_prints_a_table(tmp_path, capsys):
     assert "illada bench generate --skills repeat" in result["command"]
     assert (out / "frontier.svg").read_text().startswith("<svg")
     shown = capsys.readouterr().out
-    assert "fastest that loses nothing: --caching" in shown
+    assert "cheapest that loses nothing: --caching" in shown
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from illada.sample.request import Completion, SamplingParams
 ROOM = Room(context=10_000, encode=lambda text: list(text.encode()), decode=lambda ids: bytes(ids).decode())
 
 
-def point(*, speed, correct, count=100, seconds=1.0, difference=0.0, p_value=1.0, caching="none"):
+def point(*, speed, correct, count=100, positions=100.0, difference=0.0, p_value=1.0, caching="none"):
     return Point(
         caching=caching,
         unmasking="low_confidence",
@@ -28,9 +28,9 @@ def point(*, speed, correct, count=100, seconds=1.0, difference=0.0, p_value=1.0
         p_value=p_value,
         tokens_per_forward=speed,
         forwards=10 / speed,
-        positions=100.0,
-        seconds=seconds,
-        tokens_per_second=10 / seconds,
+        positions=positions,
+        seconds=1.0,
+        tokens_per_second=10.0,
     )
 
 
@@ -105,10 +105,12 @@ def test_a_setting_loses_nothing_if_it_is_as_good_as_far_as_one_can_tell():
     assert not point(speed=1, correct=90, difference=-0.005, p_value=0.01).loses_nothing
 
 
-def test_the_best_is_the_fastest_of_those_that_lose_nothing():
-    slow, fast = point(speed=1, correct=90, seconds=2.0), point(speed=3, correct=90, seconds=0.7)
-    wrong = point(speed=9, correct=40, seconds=0.1, difference=-0.5, p_value=0.0)
-    assert best([slow, fast, wrong]) is fast
+def test_the_best_is_the_cheapest_of_those_that_lose_nothing():
+    dear, cheap = point(speed=1, correct=90, positions=90.0), point(speed=3, correct=90, positions=50.0)
+    wrong = point(speed=9, correct=40, positions=5.0, difference=-0.5, p_value=0.0)
+    assert best([dear, cheap, wrong]) is cheap
+    slower = point(speed=2, correct=90, positions=50.0)
+    assert best([slower, cheap]) is cheap
 
 
 def test_the_frontier_has_what_no_other_beats():

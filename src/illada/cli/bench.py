@@ -3,6 +3,7 @@
 import json
 import platform
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ from illada.track.console import ProgressBar
 
 RESULTS, PLOT = "frontier.json", "frontier.svg"
 SKILLS_NAME = "skills"
+_WIDTH = 120
+"""Columns where no terminal tells its width."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +98,10 @@ def command(arguments: list[str]) -> int:
             on_progress=lambda done: bar.log(done, {}),
         )
     _write(chosen, points, arguments)
-    Console().print(_table(points))
-    Console().print(f"area under exact match over tokens per forward: {area(points):.2f}", highlight=False)
-    Console().print(f"fastest that loses nothing: {_name(best(points))}", highlight=False, markup=False)
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    console.print(_table(points))
+    console.print(f"area under exact match over tokens per forward: {area(points):.2f}", highlight=False)
+    console.print(f"cheapest that loses nothing: {_name(best(points))}", highlight=False, markup=False)
     return 0
 
 
