@@ -152,8 +152,8 @@ def canvases_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
 def load_8b_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     measured = result["measured"]
     peak, over = measured["peak_bytes"] / 2**30, measured["over_weights_bytes"] / 2**30
-    tokens = result["settings"]["length"]
-    what = f"{result['settings']['size']} in bf16 from a published folder: peak of loading and a forward of {tokens} tokens"
+    size, tokens = result["settings"]["size"], result["settings"]["length"]
+    what = f"{size} in bf16 from a published folder: peak of loading and a forward of {tokens} tokens"
     return [(what, f"{peak:.2f} GiB, of which {over:.2f} are not weights")]
 
 

@@ -26,7 +26,7 @@ def point(*, speed, correct, count=100, positions=100.0, difference=0.0, p_value
         right=Part(count=count, correct=correct, interval=wilson_interval(correct, count)),
         difference=Difference(value=difference, interval=Interval(low=difference, high=difference)),
         p_value=p_value,
-        tokens_per_forward=speed,
+        tokens_per_forward=float(speed),
         forwards=10 / speed,
         positions=positions,
         seconds=1.0,
@@ -34,8 +34,12 @@ def point(*, speed, correct, count=100, positions=100.0, difference=0.0, p_value
     )
 
 
+def is_even(text):
+    return sum(text.encode()) % 2 == 0
+
+
 class Scripted:
-    """Knows all answers; with a threshold it is fast, and wrong wherever the number of the prompt's letters is even."""
+    """Knows all answers; with a threshold it is fast, and wrong wherever the prompt is even."""
 
     def __init__(self, prepared):
         self.answers = {question.text: question.reference for question in prepared.questions}
@@ -45,7 +49,7 @@ class Scripted:
         for messages in conversations:
             text = self.answers[messages[-1].content]
             quick = params.unmasking != "low_confidence"
-            if quick and len(messages[-1].content) % 2 == 0:
+            if quick and is_even(messages[-1].content):
                 text = "?"
             found.append(
                 Completion(
@@ -79,7 +83,7 @@ def test_the_grid_begins_with_the_baseline_and_holds_every_combination_once():
 
 def test_points_count_answers_forwards_and_what_differs_from_the_first():
     task = prepare(SKILL_TASKS["repeat"], Asking(task="repeat", chat=True), data=None, limit=40)
-    even = sum(len(question.text) % 2 == 0 for question in task.questions)
+    even = sum(is_even(question.text) for question in task.questions)
     assert 0 < even < 40
     first, quick = measure(
         Scripted(task),

@@ -26,7 +26,7 @@ def embedded_model(name: str) -> Path | None:
 
 
 def fast_settings(name: str) -> dict[str, Any]:
-    """The fastest settings of sampling that lose nothing on an embedded model: fields of `SamplingParams` by name.
+    """The cheapest settings of sampling that lose nothing on an embedded model: fields of `SamplingParams` by name.
 
     `illada bench generate` found them; the model card says when and on what.
 

@@ -35,7 +35,7 @@ class Arguments:
         default_factory=lambda: SamplingParams(length=256)
     )
     fast: bool = False
-    """The fastest settings that lose nothing, as far as they are known for the model: caching, unmasking, block."""
+    """The cheapest settings that lose nothing, as far as they are known for the model: caching, unmasking, block."""
     system: str | None = None
     """Instructions that stand in front of the conversation."""
     loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)

@@ -27,7 +27,7 @@ class Arguments:
     """A run, a checkpoint, tiny or tiny-instruct, a published folder, or an id on the hub."""
     params: Annotated[SamplingParams, tyro.conf.arg(name="")] = field(default_factory=lambda: WRITING)
     fast: bool = False
-    """The fastest settings that lose nothing, as far as they are known for the model: caching, unmasking, block."""
+    """The cheapest settings that lose nothing, as far as they are known for the model: caching, unmasking, block."""
     loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
     live: bool = False
     """Show the masks turning into text."""
