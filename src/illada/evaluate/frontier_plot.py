@@ -71,9 +71,8 @@ def _legend(colours: dict[str, str]) -> list[str]:
     parts, x = [], _WIDTH - _RIGHT + 24
     for number, (name, colour) in enumerate(colours.items()):
         y = _TOP + 14 + 22 * number
-        parts.append(
-            f"<circle cx='{x}' cy='{y - 4}' r='5' fill='{colour}'/><text x='{x + 14}' y='{y}'>{html.escape(name)}</text>"
-        )
+        parts.append(f"<circle cx='{x}' cy='{y - 4}' r='5' fill='{colour}'/>")
+        parts.append(f"<text x='{x + 14}' y='{y}'>{html.escape(name)}</text>")
     y = _TOP + 14 + 22 * (len(colours) + 1)
     for words in (
         "filled: loses nothing against",
