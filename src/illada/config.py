@@ -19,7 +19,7 @@ def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, unstruct_collection_overrides={tuple: list})
     for kind in (int, float, bool, str):
         converter.register_structure_hook(kind, _exactly)
-    converter.register_structure_hook_func(lambda kind: get_origin(kind) is Literal, _one_of)
+    converter.register_structure_hook_func(_is_literal, _one_of)
     converter.register_unstructure_hook(float, float)  # a field that holds 1 and one that holds 1.0 are equal
     converter.register_structure_hook(Path, lambda value, _: Path(value))
     converter.register_unstructure_hook(Path, str)
@@ -33,6 +33,11 @@ def _exactly(value: Any, kind: type[Any]) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     raise ValueError(f"expected {kind.__name__}, got {value!r}")
+
+
+def _is_literal(kind: Any) -> bool:
+    origin: Any = get_origin(kind)
+    return origin is Literal
 
 
 def _one_of(value: Any, kind: Any) -> Any:
