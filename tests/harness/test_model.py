@@ -201,8 +201,9 @@ def test_a_long_prompt_is_cut_and_the_answer_has_room(lm, model, requests_of, ca
         found = lm.generate_until(requests_of((long, {"max_gen_toks": 40}), ("a", {"max_gen_toks": 40})), True)
     assert found[0] == expected.text
     assert len(expected.tokens) <= 16
-    [line] = caplog.messages
-    assert line.startswith("1 of 2 prompts do not fit the context of 64 tokens")
+    cut, short = caplog.messages
+    assert cut.startswith("1 of 2 prompts do not fit the context of 64 tokens")
+    assert short.startswith("1 of 2 answers get fewer tokens than asked for: the context of 64 holds from 16 on")
 
 
 def test_settings_are_refused_before_the_first_forward(lm, requests_of, forwards):

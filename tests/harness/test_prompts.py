@@ -68,9 +68,9 @@ def test_what_is_scored_behind_a_dialogue(prompts, model):
     )
     encode = model.tokenizer.encode
     [(prompt, target), (begun, rest)] = prompts.encode_pairs([(rendered, "the [EOS] dog"), (left_open, " a hat")])
-    assert (prompt, target) == (model.chat_template.encode(CHAT), encode("the [EOS] dog"))
+    assert (list(prompt), target) == (model.chat_template.encode(CHAT), encode("the [EOS] dog"))
     prefix, tail = encode_pair(model.tokenizer, "The answer is", " a hat")
-    assert (begun, rest) == ([*model.chat_template.encode(CHAT), *prefix], tail)
+    assert (list(begun), rest) == ([*model.chat_template.encode(CHAT), *prefix], tail)
 
 
 # --- pairs --------------------------------------------------------------------------------------------------------
@@ -81,7 +81,12 @@ def test_pairs_are_those_of_the_pipeline(prompts, model):
     bos = model.tokenizer.specials.bos
     for (context, continuation), (prompt, target) in zip(texts, prompts.encode_pairs(texts), strict=True):
         prefix, expected = encode_pair(model.tokenizer, context, continuation)
-        assert (prompt, target) == ([bos, *prefix], expected)
+        assert (prompt, target) == ((bos, *prefix), expected)
+
+
+def test_the_candidates_of_a_question_have_one_prompt_between_them(prompts):
+    (first, _), (second, _) = prompts.encode_pairs([("the cat sat", " on"), ("the cat sat", " in")])
+    assert first is second
 
 
 def test_more_pairs_than_are_encoded_at_once(prompts, monkeypatch):

@@ -131,6 +131,7 @@ class IlladaLM(LM):  # type: ignore[misc]  # lm-eval has no types
             for request, params in zip(requests, settings, strict=True)
         ]
         _tell_what_was_cut(fitted, context=self._prompts.context)
+        _tell_what_is_short(fitted, settings, context=self._prompts.context)
         seeds = _seeds(fitted, settings)
         answers = [""] * len(requests)
         with tqdm(total=len(requests), desc="illada: answers", disable=disable_tqdm) as bar:
@@ -245,6 +246,18 @@ def _tell_what_was_cut(fitted: Sequence[Fitted], *, context: int) -> None:
             len(fitted),
             context,
             max(cut),
+        )
+
+
+def _tell_what_is_short(fitted: Sequence[Fitted], settings: Sequence[SamplingParams], *, context: int) -> None:
+    lengths = [(len(prompt.ids), params.length) for prompt, params in zip(fitted, settings, strict=True)]
+    if short := [context - prompt for prompt, length in lengths if prompt + length > context]:
+        _LOG.warning(
+            "%d of %d answers get fewer tokens than asked for: the context of %d holds from %d on behind their prompts",
+            len(short),
+            len(fitted),
+            context,
+            min(short),
         )
 
 
