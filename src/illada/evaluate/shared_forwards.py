@@ -105,18 +105,16 @@ class Forwards:
         """
         self._check(candidates)
         order = sorted(range(len(candidates)), key=lambda number: candidates[number].length)
-        waiting = deque(_Job(number, candidates[number], rule(candidates[number])) for number in order)
+        unfinished = deque(_Job(number, candidates[number], rule(candidates[number])) for number in order)
         outcomes: dict[int, Outcome[T]] = {}
-        at_work: deque[_Job[T]] = deque()
-        while waiting or at_work:
+        while unfinished:
             batch: _Batch[T] = _Batch(limit=self.positions, guided=self.guidance != 0, mask_id=self.mask_id)
-            # those at work first: they are the shorter ones
-            while (queue := at_work or waiting) and batch.takes(queue[0]):
-                batch.add(queue.popleft())
+            while unfinished and batch.takes(unfinished[0]):
+                batch.add(unfinished.popleft())
             self._look(batch)
-            for job in batch.jobs:
+            for job in reversed(batch.jobs):
                 if job.unfinished():
-                    at_work.append(job)
+                    unfinished.appendleft(job)
                 else:
                     outcomes[job.number] = job.outcome(rows_per_look=2 if self.guidance else 1)
             if on_progress is not None:

@@ -29,5 +29,5 @@ def named_task(name: str) -> Task:
         ValueError: there is none; the message lists those there are.
     """
     if name not in TASKS:
-        raise ValueError(f"no task is called {name!r}; there are: skills, {', '.join(TASKS)}")
+        raise ValueError(f"no task is called {name!r}; there are: skills, skills_choice, {', '.join(TASKS)}")
     return TASKS[name]
