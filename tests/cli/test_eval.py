@@ -18,6 +18,7 @@ from rich.console import Console
 from illada import __version__
 from illada.cli import eval as module
 from illada.cli import scores
+from illada.cli.loading import Loading
 from illada.data.skills.registry import SKILLS
 from illada.evaluate.summary import AnswerLine, summarize
 from illada.sample.request import Completion
@@ -64,7 +65,7 @@ def completion(text):
 @pytest.fixture
 def fake(monkeypatch):
     model = FirstNumber()
-    monkeypatch.setattr(module, "load", lambda path, device: model)
+    monkeypatch.setattr(Loading, "load", lambda self, where: model)
     monkeypatch.setattr(module, "_evaluated", unchecked(module._evaluated))
     return model
 
@@ -168,10 +169,10 @@ def test_a_folder_is_not_begun_anew_before_the_model_is_there(fake, illada, monk
     illada(*COMPARE, "--out", out)
     before = (out / "answers.jsonl").read_bytes()
 
-    def damaged(path, device):
+    def damaged(self, where):
         raise ValueError("the checkpoint is damaged")
 
-    monkeypatch.setattr(module, "load", damaged)
+    monkeypatch.setattr(Loading, "load", damaged)
     assert refusal(*COMPARE, "--out", out, "--overwrite") == "the checkpoint is damaged"
     assert (out / "answers.jsonl").read_bytes() == before
 

@@ -14,14 +14,14 @@ from rich.console import Console
 
 from illada._version import __version__
 from illada.assets import INSTRUCT
-from illada.checkpoint.native import find_checkpoint
+from illada.checkpoint.source import find_model, model_digest
 from illada.cli import scores
 from illada.cli.flags import parse
+from illada.cli.loading import Loading
 from illada.config import to_dict
 from illada.data.hub import hub_rows
 from illada.data.skills.problem import LEVELS
 from illada.data.skills.registry import SKILLS, named_skills
-from illada.durable import sha256
 from illada.evaluate.comparison import compare_folders
 from illada.evaluate.evaluation import Evaluated, evaluate, questions_digest
 from illada.evaluate.fitting import Room
@@ -33,7 +33,7 @@ from illada.evaluate.suites import SUITES, Asking
 from illada.evaluate.task import Task
 from illada.evaluate.tasks.registry import TASKS, named_task
 from illada.evaluate.tasks.skills import COUNT, skill_choices, skill_tasks
-from illada.pipeline import LanguageModel, load
+from illada.pipeline import LanguageModel
 from illada.sample.request import SamplingParams
 from illada.track.console import ProgressBar
 
@@ -46,7 +46,7 @@ class Arguments:
     """Ask a model problems whose answers can be checked: skills, benchmarks, or the tables of a paper."""
 
     model: str = INSTRUCT
-    """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
+    """A run, a checkpoint, tiny or tiny-instruct, a published folder, or an id on the hub."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
     """What to ask: skills (the default), skills_choice, or benchmarks by name."""
     suite: str | None = None
@@ -79,7 +79,7 @@ class Arguments:
     """How choices are scored."""
     normalise: Normalisation = "none"
     """What a choice's scores are divided by."""
-    device: str = "auto"
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
     json: bool = False
     """Print one JSON object in place of the table: what results.json holds, or the comparison by task."""
 
@@ -113,7 +113,7 @@ def command(arguments: list[str]) -> int:
     tasks, left_out = _prepared(chosen)
     check_code(tasks, allowed=chosen.allow_code)
     settings = _settings(chosen, tasks, left_out, arguments)
-    model = load(chosen.model, device=chosen.device)
+    model = chosen.loading.load(chosen.model)
     if chosen.out is not None and chosen.overwrite:
         for name in (RESULTS, REPORT, ANSWERS, SETTINGS):
             (chosen.out / name).unlink(missing_ok=True)
@@ -186,7 +186,8 @@ def _settings(
         "illada": __version__,
         "torch": torch.__version__,
         "model": chosen.model,
-        "checkpoint": sha256(find_checkpoint(Path(chosen.model)) / "manifest.json"),
+        "checkpoint": model_digest(find_model(chosen.model)),
+        **({"overrides": to_dict(chosen.loading.overrides)} if chosen.loading.overrides.given else {}),
         "suite": chosen.suite,
         "limit": chosen.limit,
         "levels": list(chosen.levels),
@@ -196,7 +197,7 @@ def _settings(
         "run": {
             "command": shlex.join(["illada", "eval", *arguments]),
             "python": platform.python_version(),
-            "device": chosen.device,
+            "device": chosen.loading.device,
         },
     }
 

@@ -151,7 +151,8 @@ def check_code(prepared: Sequence[Prepared], *, allowed: bool) -> None:
 
 def _choose(model: Model, prepared: Prepared, questions: Sequence[Question], room: Room) -> list[AnswerLine]:
     asking = prepared.asking
-    fitted = [fit(question, room, answer=_longest(question, room)) for question in questions]
+    # a candidate cannot be cut, as the answer that is written can
+    fitted = [fit(question, room, kept=_longest(question, room), chat=asking.chat) for question in questions]
     scores = _scores(model, asking, [question for question, _ in fitted])
     lines = []
     for (question, note), found in zip(fitted, scores, strict=True):
@@ -195,7 +196,8 @@ def _write(
     model: Model, prepared: Prepared, questions: Sequence[Question], room: Room, limits: Limits | None
 ) -> list[AnswerLine]:
     asking = prepared.asking
-    fitted = [fit(question, room, answer=asking.sampling.length) for question in questions]
+    kept = room.reserve(asking.sampling.length)
+    fitted = [fit(question, room, kept=kept, chat=asking.chat) for question in questions]
     asking, cut = _within(asking, [question for question, _ in fitted], room)
     completions = _complete(model, asking, [question for question, _ in fitted])
     answers = [completion.text for completion in completions]
@@ -227,7 +229,7 @@ def _within(asking: Asking, questions: Sequence[Question], room: Room) -> tuple[
     A canvas that grows needs nothing: it stops where the context ends.
     """
     params = asking.sampling
-    left = room.context - max(tokens_of(question, room) for question in questions)
+    left = room.context - max(tokens_of(question, room, chat=asking.chat) for question in questions)
     if params.canvas != "fixed" or params.length <= left:
         return asking, ""
     params = replace(params, length=left, block_length=min(params.block_length, left), steps=None)
