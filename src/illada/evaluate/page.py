@@ -92,10 +92,10 @@ def _table(summaries: Sequence[TaskSummary]) -> str:
             f"{summary.tokens:.1f}",
             f"{summary.seconds:.2f}",
         )
-        rows.append(cells)
+        rows.append(list(cells))
     if len(summaries) > 1:
         average = fmean(summary.whole.share for summary in summaries)
-        rows.append(("average", "", f"{100 * average:.1f}", *[""] * (len(names) - 3)))
+        rows.append(["average", "", f"{100 * average:.1f}", *[""] * (len(names) - 3)])
     return f"<div class='wide'>{_rows(names, rows)}</div>"
 
 
