@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from illada.data.skills.registry import named_skills
 from illada.evaluate.bootstrap import Difference
 from illada.evaluate.fitting import Room
 from illada.evaluate.frontier import Point, area, best, frontier, grid, measure
@@ -12,7 +13,7 @@ from illada.evaluate.intervals import Interval, wilson_interval
 from illada.evaluate.run import prepare
 from illada.evaluate.suites import Asking
 from illada.evaluate.summary import Part
-from illada.evaluate.tasks.skills import SKILL_TASKS
+from illada.evaluate.tasks.skills import skill_tasks
 from illada.sample.request import Completion, SamplingParams
 
 ROOM = Room(context=10_000, encode=lambda text: list(text.encode()), decode=lambda ids: bytes(ids).decode())
@@ -71,6 +72,9 @@ class Scripted:
     def score(self, prompt, candidates, params):
         raise AssertionError
 
+    def score_chat(self, conversations, candidates, params):
+        raise AssertionError
+
 
 def test_the_grid_begins_with_the_baseline_and_holds_every_combination_once():
     settings = grid(("none", "dual"), ("low_confidence", "threshold"), (16, 32), length=64)
@@ -82,7 +86,7 @@ def test_the_grid_begins_with_the_baseline_and_holds_every_combination_once():
 
 
 def test_points_count_answers_forwards_and_what_differs_from_the_first():
-    task = prepare(SKILL_TASKS["repeat"], Asking(task="repeat", chat=True), data=None, limit=40)
+    task = prepare(skill_tasks(named_skills(("repeat",)))[0], Asking(task="repeat", chat=True), data=None, limit=40)
     even = sum(is_even(question.text) for question in task.questions)
     assert 0 < even < 40
     first, quick = measure(

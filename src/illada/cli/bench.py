@@ -80,9 +80,12 @@ class Arguments:
 
 def command(arguments: list[str]) -> int:
     """Measure, print, and write the folder."""
-    if arguments[:1] != ["generate"]:
+    measured, flags = arguments[:1], arguments[1:]
+    if {"-h", "--help"} & set(measured):
+        measured, flags = ["generate"], arguments
+    if measured != ["generate"]:
         raise ValueError("name what to measure: illada bench generate; --help behind it lists the flags")
-    chosen = parse(Arguments, arguments[1:], command="bench generate")
+    chosen = parse(Arguments, flags, command="bench generate")
     tasks = [task for name in chosen.task_names for task in _prepared(name, chosen)]
     settings = grid(chosen.caching, chosen.unmasking, chosen.block_lengths, length=chosen.length)
     model = chosen.loading.load(chosen.model)

@@ -5,6 +5,7 @@ Requests of any length share forwards, no answer depends on which, and answers c
 
 import hashlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -112,7 +113,7 @@ class IlladaLM(LM):  # type: ignore[misc]  # lm-eval has no types
                     positions_per_forward=self.scoring.positions_per_forward,
                 )
                 for number, windows in zip(part, scores, strict=True):
-                    answers.append(sum(window.log_probability for window in windows))
+                    answers.append(math.fsum(window.log_probability for window in windows))
                     self.cache_hook.add_partial("loglikelihood_rolling", requests[number].args, answers[number])
                 bar.update(len(part))
         return answers
