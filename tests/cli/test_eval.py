@@ -324,7 +324,7 @@ def test_single_tasks_take_flags_for_scoring_and_examples(saved_model, illada, d
     [
         (("--tasks", "arithmetic"), "no task is called 'arithmetic'; there are: skills, skills_choice, mmlu"),
         (("--suite", "gpt"), "no suite is called 'gpt'; there are: illada_base"),
-        (("--suite", "illada_base", "--tasks", "gsm8k"), "not both"),
+        (("--suite", "illada_base", "--tasks", "gsm8k"), "name tasks or a suite, not both"),
         (("--skills", "juggle"), "no skill is called 'juggle'"),
         (("--limit", "0"), "limit must be at least 1, got 0"),
         (("--levels", "4"), "there is no level 4"),

@@ -279,7 +279,8 @@ def test_a_rule_begins_when_there_is_room_for_it(model):
         done.append(candidate)
         return 1
 
-    texts = [TEXTS[0]] * 20
+    # equal rows are computed once, so each has a prompt of its own
+    texts = [replace(TEXTS[0], prompt=(5 + number, *TEXTS[0].prompt[1:])) for number in range(20)]
     outcomes = Forwards(model=model, mask_id=MASK, positions=30 * TEXTS[0].length).run(texts, rule)
     assert len(outcomes) == len(begun) == 20
     # a forward holds two looks of 15 rows
