@@ -1,6 +1,7 @@
 """The four rules of scoring, each against a plain loop of one row at a time, and what does not change a score."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -280,7 +281,7 @@ def test_a_rule_begins_when_there_is_room_for_it(model):
         return 1
 
     # equal rows are computed once, so each has a prompt of its own
-    texts = [replace(TEXTS[0], prompt=(5 + number, *TEXTS[0].prompt[1:])) for number in range(20)]
+    texts = [replace(TEXTS[0], prompt=(number % 10, number // 10, *TEXTS[0].prompt[2:])) for number in range(20)]
     outcomes = Forwards(model=model, mask_id=MASK, positions=30 * TEXTS[0].length).run(texts, rule)
     assert len(outcomes) == len(begun) == 20
     # a forward holds two looks of 15 rows

@@ -101,7 +101,8 @@ def test_it_does_not_resume_from_another_start(folders, pretrain, tmp_path):
         (["--model.layers", "3"], "the shape of the model comes from --from: leave the flags --model.* out"),
         (["--corpus.tokenizer", "x"], "the tokenizer is that of "),
         (["--packing.length", "65"], "rows of 65 tokens (packing.length) exceed the model's context of 64"),
-        (["--rope-theta", "3", "--attention", "causal"], None),
+        (["--attention", "causal"], "the objective diffusion needs bidirectional attention"),
+        (["--rope-theta", "3", "--objective", "next_token", "--model.attention", "causal"], None),
     ],
 )
 def test_what_contradicts_the_start(folders, pretrain, tmp_path, flags, message):
