@@ -134,6 +134,9 @@ class Knows:
             for text, few in zip(prompt, candidates, strict=True)
         ]
 
+    def score_chat(self, conversations, candidates, params):
+        raise AssertionError("no choice is asked as a conversation here")
+
 
 class Guesses:
     """Every candidate and every letter with the same probability."""
@@ -155,6 +158,9 @@ class Guesses:
 
     def score(self, prompt, candidates, params):
         return [[score(-value) for value in self._draw(len(few))] for few in candidates]
+
+    def score_chat(self, conversations, candidates, params):
+        raise AssertionError("no choice is asked as a conversation here")
 
 
 def share(model, one):
