@@ -133,7 +133,10 @@ def twin_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         speed = f"{record['times_as_fast_single']['median']:.1f}x at batch 1"
         many = f"{record['times_as_fast_batched']['median']:.1f}x at batch {result['settings']['batch']}"
         rows.append(
-            (f"against the autoregressive twin on {skill}", f"{speed}, {many}; exact {shares[0]} and {shares[1]}")
+            (
+                f"against the autoregressive twin on {skill} ({result['settings']['note']})",
+                f"{speed}, {many}; exact {shares[0]} and {shares[1]}",
+            )
         )
     return rows
 

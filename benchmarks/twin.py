@@ -36,6 +36,8 @@ class Settings:
     single: int = 20
     """Of each skill, one at a time."""
     batch: int = 32
+    note: str = ""
+    """What a reader has to know of how the two were trained."""
     out: Path | None = None
 
 
