@@ -166,10 +166,8 @@ def scoring_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     for record in result["records"]:
         ratio, shared = record["times_as_fast"], record["shared"]["items_per_second"]
         what = f"confidence scores of {names[record['kind']]}, {record['answer_tokens']:.1f} tokens a candidate"
-        speed = (
-            f"{ratio['median']:.1f}x the questions/s of a loop of single rows [{ratio['q1']:.1f}, {ratio['q3']:.1f}]"
-        )
-        rows.append((what, f"{speed}, {shared['median']:.1f} a second, the same scores"))
+        times = f"{ratio['median']:.1f}x as many questions a second [{ratio['q1']:.1f}, {ratio['q3']:.1f}]"
+        rows.append((what, f"{times} as a loop of single rows: {shared['median']:.1f}; the same scores"))
     return rows
 
 
