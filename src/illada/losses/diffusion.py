@@ -21,12 +21,14 @@ def diffusion_loss(
     weight: Float[Tensor, "batch length"],
     normaliser: int,
     chunk_logits: int = CHUNK_LOGITS,
+    focus: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Eq. 1 per token: Σ over masked positions of weight * cross-entropy, divided by `normaliser`.
 
     `weight` is the schedule's loss weight at each position's t (1/t for the linear schedule). `normaliser` belongs to
     the whole optimisation step, over all micro-batches and processes, so that the losses of its parts add up to its
-    own: in pre-training it counts every position that is not padding, masked or not (B·L in the papers).
+    own: in pre-training it counts every position that is not padding, masked or not (B·L in the papers). `focus` is
+    that of `illada.losses.cross_entropy.weighted_cross_entropy`: 0 for the bound.
     """
     where = masked.flatten().nonzero().flatten()
     total, _ = weighted_cross_entropy(
@@ -35,5 +37,6 @@ def diffusion_loss(
         clean.flatten().index_select(0, where),
         weight.flatten().index_select(0, where),
         chunk_logits=chunk_logits,
+        focus=focus,
     )
     return total / normaliser

@@ -6,6 +6,7 @@ diffusion     the loss of the rows' corruption. Pre-training and every style of 
 next_token    the loss of the autoregressive twin: the same rows in the same order, each token from those before it.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args, runtime_checkable
 
@@ -50,11 +51,16 @@ class NoiseConfig:
     """What the sum is divided by. tokens: all but the padding (Eq. 1 of iLLaDA per token). examples: each example's
     sum by the length of its answer, filler included, and these by the number of examples (LLaDA, algorithm 2).
     masked: the masked positions, a plain mean."""
+    focus: float = 0.0
+    """β of the token reweighting of "Beyond autoregression" (arXiv 2410.14157): a masked position's cross-entropy u
+    counts (1 - e^-u)^β as much, so that easy ones count little. 0: all alike, as the bound has it."""
 
     def __post_init__(self) -> None:
         """Refuse times out of order and words that mean nothing here."""
         if not 0 < self.floor < self.ceiling <= 1:
             raise ValueError(f"t needs 0 < floor < ceiling <= 1, got a floor of {self.floor} and {self.ceiling}")
+        if not (math.isfinite(self.focus) and self.focus >= 0):
+            raise ValueError(f"focus must be 0 or more, got {self.focus}")
         for name, choices in (("maskable", Maskable), ("normaliser", Normaliser)):
             if (value := getattr(self, name)) not in get_args(choices):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}; got {value!r}")
@@ -164,6 +170,7 @@ class DiffusionObjective:
             weight=self._weight(batch, t),
             normaliser=normaliser,
             chunk_logits=self._chunk_logits,
+            focus=self._config.focus,
         )
 
     def _weight(self, batch: Batch, t: Tensor) -> Tensor:

@@ -1,0 +1,196 @@
+"""What a trained model is asked, the same for every arm and seed, and what its answers cost."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from statistics import fmean
+
+from illada.compare.lessons import Direction, Gap, Pair, Text, asked, gaps
+from illada.compare.plan import LessonStage, Plan
+from illada.data.skills.registry import items, named_skill
+from illada.evaluate.fitting import Room
+from illada.evaluate.run import answer, prepare
+from illada.evaluate.scoring import CandidateScore, Method, ScoringParams
+from illada.evaluate.skills import evaluate_skills
+from illada.evaluate.suites import Asking
+from illada.evaluate.tasks.skills import SkillChoice, SkillTask
+from illada.model.accounting import count_flops
+from illada.pipeline import LanguageModel
+from illada.sample.canvas import Canvas
+from illada.sample.request import Completion
+from illada.sample.sampler import fill
+
+Measures = Mapping[str, float]
+"""By name: what is measured, and behind a slash of what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examiner:
+    """A model and the plan that it was trained by."""
+
+    model: LanguageModel
+    plan: Plan
+    stage: LessonStage
+    held_out: Text | None = None
+    """Text that training never met, to make gaps in."""
+
+    def measures(self) -> dict[str, float]:
+        """All that the plan asks for."""
+        exam, lessons = self.plan.exam, self.stage.lessons
+        found: dict[str, float] = {}
+        if lessons.skills:
+            found |= self.written(exam.questions)
+            if exam.seen:
+                found |= self.seen(exam.seen)
+            if exam.likelihoods:
+                found |= self.likelihood(exam.likelihoods)
+            if exam.choices:
+                for method in exam.scoring:
+                    found |= self.choices(exam.choices, method)
+        if lessons.facts is not None:
+            found |= self.facts()
+        if lessons.gaps and self.held_out is not None:
+            found |= self.gaps(exam.questions)
+        return found
+
+    # --- skills -----------------------------------------------------------------------------------------------
+
+    def written(self, count: int) -> dict[str, float]:
+        """Exact answers to new problems, and what an answer takes."""
+        lessons = self.stage.lessons
+        report = evaluate_skills(self._answers, lessons.skills, count=count, levels=lessons.levels)
+        found = {f"exact/{name}": score.exact_match for name, score in report.skills.items()}
+        overall = report.overall
+        found["exact/all"] = fmean(found.values())
+        if overall.forwards is not None and overall.positions is not None:
+            found |= {"forwards/answer": overall.forwards, "positions/answer": overall.positions}
+            found["mflops/answer"] = overall.positions * self._flops_per_position() / 1e6
+        return found
+
+    def seen(self, count: int) -> dict[str, float]:
+        """Exact answers to problems that were learnt."""
+        lessons = self.stage.lessons
+        right = []
+        for skill in lessons.skills:
+            known = list(items(skill, "train", min(count, lessons.problems), levels=lessons.levels))
+            found = self._answers([item.problem.prompt for item in known])
+            check = named_skill(skill).check
+            right.append(fmean(check(one.problem, said.text) for one, said in zip(known, found, strict=True)))
+        return {"exact seen/all": fmean(right)}
+
+    def likelihood(self, count: int) -> dict[str, float]:
+        """Nats per token of right answers: a causal model's value, or the bound with its Monte-Carlo error."""
+        lessons = self.stage.lessons
+        pairs = [
+            (item.problem.prompt, item.problem.response)
+            for skill in lessons.skills
+            for item in items(skill, "test", count, levels=lessons.levels)
+        ]
+        return _per_token(self._scores(pairs), "nats per token/answers")
+
+    def choices(self, count: int, method: Method) -> dict[str, float]:
+        """Right choices among four candidates that look alike."""
+        lessons, causal = self.stage.lessons, self.model.transformer.config.attention == "causal"
+        params = ScoringParams(method="chain" if causal else method, samples=self.plan.exam.samples, end=False)
+        room = Room(
+            context=self.model.transformer.config.max_length,
+            encode=self.model.tokenizer.encode,
+            decode=self.model.tokenizer.decode,
+        )
+        found = {}
+        for skill in lessons.skills:
+            task = SkillChoice(written=SkillTask(skill=skill, count=count, levels=lessons.levels))
+            ready = prepare(task, Asking(task=task.name, chat=True, scoring=params), data=None, limit=None)
+            lines = [line for batch in ready.batches for line in answer(self.model, ready, batch, room=room)]
+            found[f"choice by {method}/{skill}"] = fmean(line.correct for line in lines)
+        return found | {f"choice by {method}/all": fmean(found.values())}
+
+    # --- facts ------------------------------------------------------------------------------------------------
+
+    def facts(self) -> dict[str, float]:
+        """Facts that were told forwards alone, asked both ways; and those that were told both ways."""
+        lessons, count = self.stage.lessons, self.plan.exam.questions
+        assert lessons.facts is not None
+        both, forward = lessons.facts.pairs()
+        found = {}
+        if forward:
+            found["exact/as told"] = self._right(forward[:count], "forward")
+            found["exact/reversed"] = self._right(forward[:count], "backward")
+            if self.model.transformer.config.attention == "bidirectional":
+                found["exact/reversed, as a gap"] = self._gap_before(forward[:count])
+        if both:
+            found["exact/told both ways, backwards"] = self._right(both[:count], "backward")
+        return found
+
+    def _right(self, facts: Sequence[Pair], direction: Direction) -> float:
+        questions = [asked(fact, direction) for fact in facts]
+        found = self._answers([question for question, _ in questions])
+        return fmean(said.text.strip() == wanted for said, (_, wanted) in zip(found, questions, strict=True))
+
+    def _gap_before(self, facts: Sequence[Pair]) -> float:
+        """The name of `A is B`, told as it is with A masked: a question that left-to-right models cannot be asked."""
+        tokenizer = self.model.tokenizer
+        template, end = self.model.chat_template, tokenizer.specials.eos
+        canvases, wanted = [], []
+        for fact in facts:
+            question, reply = asked(fact, "forward")
+            ids = template.encode([{"role": "user", "content": question}])
+            name = tokenizer.encode(fact[0])
+            place = next(start for start in range(len(ids)) if ids[start : start + len(name)] == name)
+            tokens = [None if place <= at < place + len(name) else token for at, token in enumerate(ids)]
+            canvases.append(Canvas(tokens=(*tokens, *tokenizer.encode(reply), end)))
+            wanted.append((place, name))
+        filled = fill(self.model.transformer, canvases, self.plan.sampler, mask_id=tokenizer.specials.mask)
+        return fmean(
+            list(row.tokens[place : place + len(name)]) == name
+            for row, (place, name) in zip(filled, wanted, strict=True)
+        )
+
+    # --- gaps in a text ---------------------------------------------------------------------------------------
+
+    def gaps(self, count: int) -> dict[str, float]:
+        """Gaps in new text, asked in the fill-in-the-middle format that both arms have learnt."""
+        assert self.held_out is not None
+        some = list(islice(gaps(self.stage.lessons, self.held_out, count=count), count))
+        found = self._answers([gap.exercise[0] for gap in some])
+        return {"exact/gaps, asked": fmean(_same(said, gap) for said, gap in zip(found, some, strict=True))}
+
+    # --- asking -----------------------------------------------------------------------------------------------
+
+    def _answers(self, prompts: Sequence[str]) -> list[Completion]:
+        return self.model.chat([[{"role": "user", "content": prompt}] for prompt in prompts], self.plan.sampler)
+
+    def _scores(self, pairs: Sequence[Pair]) -> list[CandidateScore]:
+        causal = self.model.transformer.config.attention == "causal"
+        params = ScoringParams(method="chain" if causal else "likelihood", samples=self.plan.exam.samples, end=False)
+        turns = [[{"role": "user", "content": prompt}] for prompt, _ in pairs]
+        return [few[0] for few in self.model.score_chat(turns, [[reply] for _, reply in pairs], params)]
+
+    def _flops_per_position(self) -> float:
+        """Forward, with the head at every position; attention over a row of the exercises' length."""
+        return count_flops(self.model.transformer.config, length=self.stage.examples.length).forward
+
+
+def text_gaps(model: LanguageModel, stage: LessonStage, held_out: Text, *, count: int) -> dict[str, float]:
+    """Gaps in new text that a diffusion model fills as it was pre-trained to: in their place, both sides in sight."""
+    some = list(gaps(stage.lessons, held_out, count=count))
+    right = []
+    for gap in some:
+        length = len(model.tokenizer.encode(gap.missing))
+        right.append(_same(model.infill(gap.before, gap.after, length=length), gap))
+    return {"exact/gaps, in place": fmean(right)}
+
+
+def _same(said: Completion, gap: Gap) -> bool:
+    return said.text.strip() == gap.missing
+
+
+def _per_token(scores: Sequence[CandidateScore], name: str) -> dict[str, float]:
+    tokens = sum(score.tokens for score in scores)
+    # a single mask says nothing of its own error: that of answers of one token is 0 and given as infinite
+    errors = [score.standard_error for score in scores if math.isfinite(score.standard_error)]
+    return {
+        name: -math.fsum(score.log_probability for score in scores) / tokens,
+        f"{name}, error": math.sqrt(math.fsum(error**2 for error in errors)) / tokens,
+    }

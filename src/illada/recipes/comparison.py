@@ -1,0 +1,401 @@
+"""Ready-made studies: what the papers claim of masked diffusion, asked at a scale that one can afford.
+
+Every study is a function of a scale. The claims are the papers', in our words; the budgets are ours.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from illada.compare.lessons import Facts, Lessons
+from illada.compare.plan import Exam, LessonStage, Pace, Plan, TextStage
+from illada.compare.study import Arm, Claim, Study
+from illada.data.corpus import CorpusConfig
+from illada.data.example_rows import ExamplePacking
+from illada.data.packing import PackingConfig
+from illada.data.tokenizer import LEAST_VOCABULARY
+from illada.model.config import ModelConfig, named_size
+from illada.sample.request import SamplingParams
+from illada.train.objective import NoiseConfig
+
+Changes = tuple[tuple[str, Any], ...]
+
+BLOCK = 24
+"""Tokens of a block: the longest answer of these skills and its end of text."""
+CAUSAL: Changes = (("model.attention", "causal"), ("objective", "next_token"), ("sampler.block_length", 32))
+"""The autoregressive twin: attention, objective, and a sampler that knows no blocks (their length is its default)."""
+FOCUS = 1.0
+"""β of the token reweighting: that of "Beyond autoregression" for sudoku."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large the models of a study are, and how long they are trained."""
+
+    model: ModelConfig
+    steps: float = 1.0
+    """Times the steps of the smallest scale."""
+    sudoku_levels: tuple[int, ...] = (1, 2, 3)
+
+
+MICRO = ModelConfig(
+    hidden_size=96, layers=3, heads=4, kv_heads=4, ffn_size=256, max_length=128, rope_theta=100.0, init_std=0.08
+)
+"""0.4M parameters: a run takes one to three minutes of one CPU thread."""
+
+SCALES: dict[str, Scale] = {
+    "micro": Scale(model=MICRO),
+    "tiny": Scale(model=replace(named_size("tiny"), max_length=256), steps=4.0),
+    "small": Scale(model=replace(named_size("small"), max_length=256), steps=40.0),
+}
+"""By name: minutes of one thread, an hour or two of two cores, a GPU."""
+
+
+def _lessons(scale: Scale, lessons: Lessons, *, steps: int, block: int = BLOCK, **changes: Any) -> LessonStage:
+    stage = LessonStage(
+        pace=Pace(steps=max(1, round(scale.steps * steps))),
+        lessons=lessons,
+        examples=ExamplePacking(
+            length=96, one_per_row=True, filler="canvas", block_length=block, long_canvas_probability=0.0
+        ),
+    )
+    return replace(stage, **changes)
+
+
+def _text(scale: Scale, *, steps: int, **changes: Any) -> TextStage:
+    stage = TextStage(
+        pace=Pace(steps=max(1, round(scale.steps * steps)), batch_size=32),
+        corpus=CorpusConfig(vocab_size=LEAST_VOCABULARY, workers=1),
+        packing=PackingConfig(length=64, split_probability=0.0),
+    )
+    return replace(stage, **changes)
+
+
+def _plan(scale: Scale, *, block: int = BLOCK, **parts: Any) -> Plan:
+    return Plan(model=scale.model, sampler=SamplingParams(length=block, block_length=block), **parts)
+
+
+def planning(scale: Scale) -> Study:
+    """Sudoku and countdown: diffusion, the same with the token reweighting, and autoregression."""
+    plan = _plan(
+        scale,
+        lessons=_lessons(scale, Lessons(skills=("sudoku", "countdown"), levels=(1,), problems=6000), steps=1500),
+        exam=Exam(questions=200, choices=50, likelihoods=50),
+    )
+    names = ("diffusion", "diffusion, reweighted", "autoregressive")
+    return Study(
+        name="planning",
+        question="Does a model that may write in any order plan better than one that writes from left to right?",
+        plan=plan,
+        arms=(
+            Arm(name=names[0]),
+            Arm(name=names[1], changes=(("lessons.noise.focus", FOCUS),)),
+            Arm(name=names[2], changes=CAUSAL),
+        ),
+        claims=tuple(
+            Claim(measure=f"exact/{skill}", better=better, worse=worse, says=says)
+            for skill in ("sudoku", "countdown")
+            for better, worse, says in (
+                (names[0], names[2], f"diffusion solves more of {skill} than its autoregressive twin"),
+                (names[1], names[0], f"the token reweighting of arXiv 2410.14157 helps diffusion at {skill}"),
+            )
+        ),
+    )
+
+
+def reversal(scale: Scale) -> Study:
+    """Facts told one way and asked the other."""
+    facts = Facts(both=100, forward=50)
+    plan = _plan(
+        scale,
+        lessons=_lessons(
+            scale,
+            Lessons(facts=facts),
+            steps=400,
+            block=8,
+            noise=NoiseConfig(maskable="everything", normaliser="tokens"),
+        ),
+        block=8,
+        exam=Exam(questions=50),
+    )
+    names = ("diffusion", "diffusion, answers masked only", "autoregressive")
+    return Study(
+        name="reversal",
+        question="Is a fact that was told as `A is B` known when B is what is asked with?",
+        plan=plan,
+        arms=(
+            Arm(name=names[0]),
+            Arm(name=names[1], changes=(("lessons.noise.maskable", "response"),)),
+            Arm(name=names[2], changes=CAUSAL),
+        ),
+        claims=(
+            Claim(
+                measure="exact/reversed",
+                better=names[0],
+                worse=names[2],
+                says="diffusion answers facts backwards that autoregression cannot",
+            ),
+            Claim(
+                measure="exact/reversed, as a gap",
+                better=names[0],
+                worse=names[1],
+                says="it is masking the question, too, that lets a fact be read backwards",
+            ),
+            Claim(
+                measure="exact/as told",
+                better=names[0],
+                worse=names[2],
+                says="diffusion knows facts as they were told better than autoregression",
+            ),
+        ),
+    )
+
+
+def matched(scale: Scale) -> Study:
+    """Diffusion against autoregression, pre-trained and fine-tuned alike, at equal tokens and at equal FLOPs."""
+    lessons = Lessons(skills=("repeat", "reverse", "sudoku", "compare"), levels=(1,), problems=2500, gaps=2500)
+    plan = _plan(
+        scale,
+        text=_text(scale, steps=800),
+        lessons=_lessons(scale, lessons, steps=1200),
+        exam=Exam(questions=100, choices=50, likelihoods=50),
+    )
+    names = ("diffusion", "autoregressive, equal tokens", "autoregressive, equal FLOPs")
+    measures = [f"exact/{skill}" for skill in (*lessons.skills, "gaps, asked")] + ["choice by likelihood/all"]
+    return Study(
+        name="matched",
+        question="With data, order, start, optimizer, schedule and fine-tuning held fixed: which of the two is better?",
+        plan=plan,
+        arms=(
+            Arm(name=names[0]),
+            Arm(name=names[1], changes=CAUSAL),
+            Arm(name=names[2], changes=CAUSAL, budget="flops", rate_of=names[1]),
+        ),
+        claims=tuple(
+            Claim(
+                measure=measure,
+                better=names[0],
+                worse=worse,
+                says=f"diffusion is better at {measure} than its twin of {worse.removeprefix('autoregressive, ')}",
+            )
+            for measure in measures
+            for worse in names[1:]
+        ),
+    )
+
+
+def sft_epochs(scale: Scale) -> Study:
+    """Exact match after 1 to 12 epochs of fine-tuning, from the bases of `matched`."""
+    epochs, problems, batch = 12, 1500, 64
+    lessons = Lessons(skills=("repeat", "reverse", "sudoku"), levels=(1,), problems=problems)
+    size = problems * len(lessons.skills)
+    pace = Pace(steps=epochs * (size // batch), batch_size=batch, curve=epochs)
+    plan = _plan(
+        scale,
+        text=_text(scale, steps=800),
+        lessons=_lessons(scale, lessons, steps=1, pace=pace, looks=epochs),
+        exam=Exam(questions=100, seen=100, likelihoods=0),
+    )
+    names = ("diffusion", "autoregressive")
+    return Study(
+        name="sft_epochs",
+        question="Does fine-tuning go on to help for twelve epochs over the same examples?",
+        axis="epochs",
+        plan=plan,
+        arms=(Arm(name=names[0], series=names[0]), Arm(name=names[1], changes=CAUSAL, series=names[1])),
+        claims=(
+            *(
+                Claim(
+                    measure="exact/all",
+                    better=names[0],
+                    worse=names[0],
+                    worse_look=early / epochs,
+                    better_look=late / epochs,
+                    says=f"diffusion is better after {late} epochs of fine-tuning than after {early}",
+                )
+                for early, late in pairwise((1, 4, 8, 12))
+            ),
+            Claim(
+                measure="exact/all",
+                better=names[0],
+                worse=names[1],
+                says="after 12 epochs diffusion is better than its autoregressive twin",
+            ),
+        ),
+    )
+
+
+def data_constrained(scale: Scale) -> Study:
+    """Unique text fixed, epochs 1 to 100: where the curves cross."""
+    epochs, rows, batch = (1, 4, 16, 50, 100), 512, 32
+    arms = [
+        Arm(
+            name=f"{name}, {count} epochs",
+            changes=(*changes, ("text.pace.steps", max(1, count * rows // batch))),
+            series=name,
+            at=float(count),
+            rate_of=None if count == epochs[2] else f"{name}, {epochs[2]} epochs",
+        )
+        for name, changes in (("diffusion", ()), ("autoregressive", CAUSAL))
+        for count in epochs
+    ]
+    plan = _plan(scale, text=_text(scale, steps=1, unique_rows=round(rows * scale.steps)))
+    most = epochs[-1]
+    return Study(
+        name="data_constrained",
+        question="How many epochs over the same text go on to help, and does diffusion overtake?",
+        axis="epochs",
+        plan=plan,
+        arms=tuple(arms),
+        claims=tuple(
+            Claim(
+                measure="nats per token/text",
+                better=f"{name}, {most} epochs",
+                worse=f"{name}, {epochs[2]} epochs",
+                says=f"{name} training is still better after {most} epochs than after {epochs[2]} (arXiv 2507.15857)",
+            )
+            for name in ("diffusion", "autoregressive")
+        ),
+    )
+
+
+def length(scale: Scale) -> Study:
+    """Answers that grow block by block against a fixed canvas."""
+    lessons = Lessons(skills=("repeat", "reverse", "sudoku"), levels=(1,), problems=10_000)
+    stage = _lessons(scale, lessons, steps=1200)
+    # a canvas of several blocks is learnt too, as the one that generation is asked for
+    stage = replace(stage, examples=replace(stage.examples, long_canvas_probability=0.15, longest_canvas=2))
+    plan = _plan(scale, lessons=stage, exam=Exam(questions=200, likelihoods=0))
+    fixed = SamplingParams(canvas="fixed", length=2 * BLOCK, block_length=2 * BLOCK)
+    names = ("variable", "fixed canvas")
+    return Study(
+        name="length",
+        question="What does a canvas that grows block by block cost in quality, and what does it save?",
+        plan=plan,
+        arms=(Arm(name=names[0]), Arm(name=names[1], changes=(("sampler", fixed),), rate_of=names[0])),
+        claims=(
+            Claim(
+                measure="exact/all",
+                better=names[0],
+                worse=names[1],
+                says="answers of variable length are right more often than those on a fixed canvas",
+            ),
+            Claim(
+                measure="positions/answer",
+                better=names[0],
+                worse=names[1],
+                says="answers of variable length take fewer positions",
+            ),
+        ),
+    )
+
+
+def scoring(scale: Scale) -> Study:
+    """Choices by confidence against choices by likelihood, of the same model."""
+    lessons = Lessons(skills=("repeat", "reverse", "sudoku", "compare"), levels=(1,), problems=10_000)
+    plan = _plan(
+        scale,
+        lessons=_lessons(scale, lessons, steps=1200),
+        exam=Exam(questions=100, choices=200, scoring=("likelihood", "confidence"), likelihoods=0),
+    )
+    names = ("by likelihood", "by confidence")
+    return Study(
+        name="scoring",
+        question="Does the confidence score of arXiv 2606.25331 choose better than the bound on the likelihood?",
+        plan=plan,
+        arms=(Arm(name="diffusion"), Arm(name="autoregressive", changes=CAUSAL)),
+        claims=(
+            Claim(
+                measure=f"choice {names[1]}/all",
+                better="diffusion",
+                worse="diffusion",
+                worse_measure=f"choice {names[0]}/all",
+                says="diffusion chooses better by confidence than by its likelihood",
+            ),
+            Claim(
+                measure=f"choice {names[1]}/all",
+                better="diffusion",
+                worse="autoregressive",
+                says="diffusion by confidence chooses better than its twin by its exact likelihood",
+            ),
+        ),
+    )
+
+
+def scaling(scale: Scale) -> Study:
+    """Four sizes and three token budgets: a power law of the loss over training FLOPs, with an interval."""
+    sizes = ((64, 2, 176), (104, 3, 280), (128, 4, 344), (160, 5, 432))
+    arms = [
+        Arm(
+            name=f"{name}, {hidden}x{layers}, {steps} steps",
+            changes=(
+                *changes,
+                ("model.hidden_size", hidden),
+                ("model.layers", layers),
+                ("model.ffn_size", ffn),
+                ("text.pace.steps", max(1, round(steps * scale.steps))),
+            ),
+            series=name,
+            rate_of=None if steps == 600 else f"{name}, {hidden}x{layers}, 600 steps",
+        )
+        for name, changes in (("diffusion", ()), ("autoregressive", CAUSAL))
+        for hidden, layers, ffn in sizes
+        for steps in (300, 600, 1200)
+    ]
+    return Study(
+        name="scaling",
+        question="How does the held-out loss of the two fall with training compute?",
+        plan=_plan(scale, text=_text(scale, steps=600)),
+        arms=tuple(arms),
+    )
+
+
+STUDIES: dict[str, Callable[[Scale], Study]] = {
+    "matched": matched,
+    "data_constrained": data_constrained,
+    "planning": planning,
+    "reversal": reversal,
+    "sft_epochs": sft_epochs,
+    "length": length,
+    "scoring": scoring,
+    "scaling": scaling,
+}
+"""The studies that `illada compare NAME` knows."""
+
+
+def shortened(study: Study, share: float) -> Study:
+    """The same study with a share of the steps and of the questions: to see that it runs, not to learn from it.
+
+    Raises:
+        ValueError: a share that is none.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"the share of a study must be above 0 and at most 1, got {share}")
+    if share == 1:
+        return study
+    plan = study.plan
+    for name in ("text", "lessons"):
+        if (stage := getattr(plan, name)) is not None:
+            looks = getattr(stage, "looks", 1)
+            pace = replace(stage.pace, steps=max(looks, round(share * stage.pace.steps)))
+            plan = replace(plan, **{name: replace(stage, pace=pace)})
+    exam = plan.exam
+    few = {
+        name: min(getattr(exam, name), max(2, round(share * getattr(exam, name))))
+        for name in ("questions", "seen", "choices", "likelihoods")
+    }
+    arms = tuple(
+        replace(
+            arm,
+            changes=tuple(
+                (name, max(1, round(share * value)) if name.endswith("pace.steps") else value)
+                for name, value in arm.changes
+            ),
+        )
+        for arm in study.arms
+    )
+    rates = study.sweep.rates[:2]
+    return replace(
+        study, plan=replace(plan, exam=replace(exam, **few)), arms=arms, sweep=replace(study.sweep, rates=rates)
+    )
