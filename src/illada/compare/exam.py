@@ -8,10 +8,10 @@ from statistics import fmean
 
 from illada.compare.lessons import Direction, Gap, Pair, Text, asked, gaps
 from illada.compare.plan import LessonStage, Plan
+from illada.compare.stages import encoded, on_canvas
 from illada.data.skills.registry import items, named_skill
-from illada.evaluate.fitting import Room
-from illada.evaluate.run import answer, prepare
-from illada.evaluate.scoring import CandidateScore, Method, ScoringParams
+from illada.evaluate.run import prepare
+from illada.evaluate.scoring import CandidateScore, Method, ScoringParams, best
 from illada.evaluate.skills import evaluate_skills
 from illada.evaluate.suites import Asking
 from illada.evaluate.tasks.skills import SkillChoice, SkillTask
@@ -87,23 +87,20 @@ class Examiner:
             for skill in lessons.skills
             for item in items(skill, "test", count, levels=lessons.levels)
         ]
-        return _per_token(self._scores(pairs), "nats per token/answers")
+        scores = self._scores([(prompt, (reply,)) for prompt, reply in pairs], "likelihood")
+        tokens = sum(len(example.response) for example in encoded(pairs, self.model.tokenizer))
+        return _per_token([few[0] for few in scores], "nats per token/answers", tokens=tokens)
 
     def choices(self, count: int, method: Method) -> dict[str, float]:
-        """Right choices among four candidates that look alike."""
-        lessons, causal = self.stage.lessons, self.model.transformer.config.attention == "causal"
-        params = ScoringParams(method="chain" if causal else method, samples=self.plan.exam.samples, end=False)
-        room = Room(
-            context=self.model.transformer.config.max_length,
-            encode=self.model.tokenizer.encode,
-            decode=self.model.tokenizer.decode,
-        )
+        """Right choices among four candidates that look alike; of a causal model always by its likelihood."""
+        lessons = self.stage.lessons
         found = {}
         for skill in lessons.skills:
             task = SkillChoice(written=SkillTask(skill=skill, count=count, levels=lessons.levels))
-            ready = prepare(task, Asking(task=task.name, chat=True, scoring=params), data=None, limit=None)
-            lines = [line for batch in ready.batches for line in answer(self.model, ready, batch, room=room)]
-            found[f"choice by {method}/{skill}"] = fmean(line.correct for line in lines)
+            questions = prepare(task, Asking(task=task.name, chat=True), data=None, limit=None).questions
+            scores = self._scores([(question.ask, question.candidates) for question in questions], method)
+            right = [best(few) == question.gold for few, question in zip(scores, questions, strict=True)]
+            found[f"choice by {method}/{skill}"] = fmean(right)
         return found | {f"choice by {method}/all": fmean(found.values())}
 
     # --- facts ------------------------------------------------------------------------------------------------
@@ -139,7 +136,9 @@ class Examiner:
             name = tokenizer.encode(fact[0])
             place = next(start for start in range(len(ids)) if ids[start : start + len(name)] == name)
             tokens = [None if place <= at < place + len(name) else token for at, token in enumerate(ids)]
-            canvases.append(Canvas(tokens=(*tokens, *tokenizer.encode(reply), end)))
+            behind = [*tokenizer.encode(reply), end]
+            behind += [end] * (-len(behind) % self.stage.examples.block_length)
+            canvases.append(Canvas(tokens=(*tokens, *behind)))
             wanted.append((place, name))
         filled = fill(self.model.transformer, canvases, self.plan.sampler, mask_id=tokenizer.specials.mask)
         return fmean(
@@ -161,11 +160,19 @@ class Examiner:
     def _answers(self, prompts: Sequence[str]) -> list[Completion]:
         return self.model.chat([[{"role": "user", "content": prompt}] for prompt in prompts], self.plan.sampler)
 
-    def _scores(self, pairs: Sequence[Pair]) -> list[CandidateScore]:
+    def _scores(self, questions: Sequence[tuple[str, Sequence[str]]], method: Method) -> list[list[CandidateScore]]:
+        """Of the replies to each, with the end of text and what else the objective has learnt to put behind."""
         causal = self.model.transformer.config.attention == "causal"
-        params = ScoringParams(method="chain" if causal else "likelihood", samples=self.plan.exam.samples, end=False)
-        turns = [[{"role": "user", "content": prompt}] for prompt, _ in pairs]
-        return [few[0] for few in self.model.score_chat(turns, [[reply] for _, reply in pairs], params)]
+        params = ScoringParams(method="chain" if causal else method, samples=self.plan.exam.samples, end=False)
+        prompts, targets = [], []
+        for prompt, replies in questions:
+            examples = encoded([(prompt, reply) for reply in replies], self.model.tokenizer)
+            if not causal:
+                eos = self.model.tokenizer.specials.eos
+                examples = [on_canvas(example, self.stage.examples, eos=eos) for example in examples]
+            prompts.append(examples[0].prompt)
+            targets.append([example.response for example in examples])
+        return self.model.score_ids(prompts, targets, params)
 
     def _flops_per_position(self) -> float:
         """Forward, with the head at every position; attention over a row of the exercises' length."""
@@ -186,8 +193,7 @@ def _same(said: Completion, gap: Gap) -> bool:
     return said.text.strip() == gap.missing
 
 
-def _per_token(scores: Sequence[CandidateScore], name: str) -> dict[str, float]:
-    tokens = sum(score.tokens for score in scores)
+def _per_token(scores: Sequence[CandidateScore], name: str, *, tokens: int) -> dict[str, float]:
     # a single mask says nothing of its own error: that of answers of one token is 0 and given as infinite
     errors = [score.standard_error for score in scores if math.isfinite(score.standard_error)]
     return {

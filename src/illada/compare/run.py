@@ -27,6 +27,7 @@ from illada.compare.exam import Examiner, text_gaps
 from illada.compare.lessons import Text
 from illada.compare.plan import LessonStage, Plan, TextStage
 from illada.compare.stages import (
+    HELD_OUT,
     Opening,
     Places,
     lesson_task,
@@ -130,7 +131,7 @@ def _run(plan: Plan, pool: Pool, folder: Path) -> tuple[dict[str, Any], dict[str
         task = lesson_task(plan, plan.lessons, opening, material, pool.places)
         config = run_config(plan, plan.lessons.pace, plan.lessons.noise, looks=plan.lessons.looks)
         run = _trained(folder / "lessons", config, task)
-        _note(result, "lessons", run, "held_out/response_nats_per_token")
+        _note(result, "lessons", run, HELD_OUT)
         for look in range(1, plan.lessons.looks + 1):
             start = time.perf_counter()
             steps = config.loop.steps * look // plan.lessons.looks

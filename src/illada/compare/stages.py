@@ -20,7 +20,7 @@ from illada.config import fingerprint
 from illada.data.chat import ChatTemplate, Message
 from illada.data.corpus import Corpus, prepare
 from illada.data.dialogues import Dialogue, Example, encode_dialogue, encode_dialogues
-from illada.data.example_rows import ExampleRows
+from illada.data.example_rows import ExamplePacking, ExampleRows
 from illada.data.instructions import InstructionSet, write_instructions
 from illada.data.loader import Loader
 from illada.data.packing import PackedRows, TokenStream
@@ -28,7 +28,7 @@ from illada.data.skills.registry import items
 from illada.data.tokenizer import Tokenizer
 from illada.durable import atomic_folder
 from illada.evaluate.bound import HeldOut, held_out_bound
-from illada.evaluate.response import response_bound
+from illada.evaluate.response import ResponseBound, response_bound
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer, initialize
 from illada.train.learning_rate import WarmupConstantCosine
@@ -38,6 +38,8 @@ from illada.train.run import RunConfig, Task
 
 FLOOR = 0.02
 """Of the peak learning rate, at the end of its descent."""
+HELD_OUT = "held_out/response_nats_per_token"
+"""In the metrics of a stage on exercises: per token of the answer and its end."""
 _FORMAT = 1  # part of the names of prepared exercises: raise it when the same lessons would give others
 _CHECKPOINTS = 4
 """Of a stage, so that one that was killed loses little."""
@@ -130,6 +132,9 @@ def lesson_task(plan: Plan, stage: LessonStage, opening: Opening, text: Text | N
     folder = instruction_folder(stage.lessons, opening.tokenizer, text, places)
     rows = ExampleRows(InstructionSet.open(folder), stage.examples, seed=plan.seed, pad=specials.pad, eos=specials.eos)
     held_out = encoded(held_out_pairs(stage, text), opening.tokenizer)
+    answered = sum(len(example.response) for example in held_out)
+    if plan.objective == "diffusion":
+        held_out = [on_canvas(example, stage.examples, eos=specials.eos) for example in held_out]
     return Task(
         title="lessons",
         model=opening.model(plan.model, seed=plan.seed),
@@ -138,8 +143,26 @@ def lesson_task(plan: Plan, stage: LessonStage, opening: Opening, text: Text | N
         data_identity=[folder.name, *opening.identity],
         row_length=stage.examples.length,
         objective=build_objective(plan.objective, stage.noise, mask_id=specials.mask, seed=plan.seed),
-        measure=lambda model: response_bound(model, held_out, mask_id=specials.mask).metrics(),
+        measure=lambda model: {
+            HELD_OUT: _per_answer_token(response_bound(model, held_out, mask_id=specials.mask), answered)
+        },
     )
+
+
+def on_canvas(example: Example, packing: ExamplePacking, *, eos: int) -> Example:
+    """The answer as a diffusion model has learnt it: filled up with ends of text to the end of its last block.
+
+    They are part of what such a model says. Where rows have none, the answer is as it is.
+    """
+    if packing.filler != "canvas":
+        return example
+    missing = -len(example.response) % packing.block_length
+    return replace(example, response=[*example.response, *[eos] * missing])
+
+
+def _per_answer_token(bound: ResponseBound, answered: int) -> float:
+    """Nats of the whole canvas, per token of the answers and their one end of text: what both objectives count by."""
+    return bound.nats_per_token * bound.tokens / answered
 
 
 def lesson_tokenizer(stage: LessonStage, places: Places) -> Tokenizer:

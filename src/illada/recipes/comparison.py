@@ -21,7 +21,7 @@ from illada.train.objective import NoiseConfig
 
 Changes = tuple[tuple[str, Any], ...]
 
-BLOCK = 24
+BLOCK = 20
 """Tokens of a block: the longest answer of these skills and its end of text."""
 CAUSAL: Changes = (("model.attention", "causal"), ("objective", "next_token"), ("sampler.block_length", 32))
 """The autoregressive twin: attention, objective, and a sampler that knows no blocks (their length is its default)."""
@@ -52,9 +52,13 @@ SCALES: dict[str, Scale] = {
 """By name: minutes of one thread, an hour or two of two cores, a GPU."""
 
 
-def _lessons(scale: Scale, lessons: Lessons, *, steps: int, block: int = BLOCK, **changes: Any) -> LessonStage:
+def _pace(scale: Scale, steps: int, *, batch_size: int) -> Pace:
+    return Pace(steps=max(1, round(scale.steps * steps)), batch_size=batch_size, curve=5)
+
+
+def _lessons(scale: Scale, lessons: Lessons, *, pace: Pace, block: int = BLOCK, **changes: Any) -> LessonStage:
     stage = LessonStage(
-        pace=Pace(steps=max(1, round(scale.steps * steps))),
+        pace=pace,
         lessons=lessons,
         examples=ExamplePacking(
             length=96, one_per_row=True, filler="canvas", block_length=block, long_canvas_probability=0.0
@@ -65,7 +69,7 @@ def _lessons(scale: Scale, lessons: Lessons, *, steps: int, block: int = BLOCK, 
 
 def _text(scale: Scale, *, steps: int, **changes: Any) -> TextStage:
     stage = TextStage(
-        pace=Pace(steps=max(1, round(scale.steps * steps)), batch_size=32),
+        pace=_pace(scale, steps, batch_size=32),
         corpus=CorpusConfig(vocab_size=LEAST_VOCABULARY, workers=1),
         packing=PackingConfig(length=64, split_probability=0.0),
     )
@@ -80,8 +84,12 @@ def planning(scale: Scale) -> Study:
     """Sudoku and countdown: diffusion, the same with the token reweighting, and autoregression."""
     plan = _plan(
         scale,
-        lessons=_lessons(scale, Lessons(skills=("sudoku", "countdown"), levels=(1,), problems=6000), steps=1500),
-        exam=Exam(questions=200, choices=50, likelihoods=50),
+        lessons=_lessons(
+            scale,
+            Lessons(skills=("sudoku", "countdown"), levels=(1,), problems=6000),
+            pace=_pace(scale, 400, batch_size=32),
+        ),
+        exam=Exam(questions=100, choices=32, likelihoods=32),
     )
     names = ("diffusion", "diffusion, reweighted", "autoregressive")
     return Study(
@@ -106,17 +114,17 @@ def planning(scale: Scale) -> Study:
 
 def reversal(scale: Scale) -> Study:
     """Facts told one way and asked the other."""
-    facts = Facts(both=100, forward=50)
+    facts, block = Facts(both=40, forward=20), 6
     plan = _plan(
         scale,
         lessons=_lessons(
             scale,
             Lessons(facts=facts),
-            steps=400,
-            block=8,
+            pace=_pace(scale, 900, batch_size=32),
+            block=block,
             noise=NoiseConfig(maskable="everything", normaliser="tokens"),
         ),
-        block=8,
+        block=block,
         exam=Exam(questions=50),
     )
     names = ("diffusion", "diffusion, answers masked only", "autoregressive")
@@ -154,12 +162,12 @@ def reversal(scale: Scale) -> Study:
 
 def matched(scale: Scale) -> Study:
     """Diffusion against autoregression, pre-trained and fine-tuned alike, at equal tokens and at equal FLOPs."""
-    lessons = Lessons(skills=("repeat", "reverse", "sudoku", "compare"), levels=(1,), problems=2500, gaps=2500)
+    lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=3000, gaps=1500)
     plan = _plan(
         scale,
-        text=_text(scale, steps=800),
-        lessons=_lessons(scale, lessons, steps=1200),
-        exam=Exam(questions=100, choices=50, likelihoods=50),
+        text=_text(scale, steps=100),
+        lessons=_lessons(scale, lessons, pace=_pace(scale, 320, batch_size=32)),
+        exam=Exam(questions=100, choices=32, likelihoods=32),
     )
     names = ("diffusion", "autoregressive, equal tokens", "autoregressive, equal FLOPs")
     measures = [f"exact/{skill}" for skill in (*lessons.skills, "gaps, asked")] + ["choice by likelihood/all"]
@@ -187,15 +195,15 @@ def matched(scale: Scale) -> Study:
 
 def sft_epochs(scale: Scale) -> Study:
     """Exact match after 1 to 12 epochs of fine-tuning, from the bases of `matched`."""
-    epochs, problems, batch = 12, 1500, 64
-    lessons = Lessons(skills=("repeat", "reverse", "sudoku"), levels=(1,), problems=problems)
+    epochs, problems, batch = 12, 320, 16
+    lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=problems)
     size = problems * len(lessons.skills)
-    pace = Pace(steps=epochs * (size // batch), batch_size=batch, curve=epochs)
+    pace = Pace(steps=epochs * (size // batch), batch_size=batch, curve=epochs // 2)
     plan = _plan(
         scale,
-        text=_text(scale, steps=800),
-        lessons=_lessons(scale, lessons, steps=1, pace=pace, looks=epochs),
-        exam=Exam(questions=100, seen=100, likelihoods=0),
+        text=_text(scale, steps=100),
+        lessons=_lessons(scale, lessons, pace=pace, looks=epochs // 2),
+        exam=Exam(questions=40, seen=40, likelihoods=0),
     )
     names = ("diffusion", "autoregressive")
     return Study(
@@ -214,7 +222,7 @@ def sft_epochs(scale: Scale) -> Study:
                     better_look=late / epochs,
                     says=f"diffusion is better after {late} epochs of fine-tuning than after {early}",
                 )
-                for early, late in pairwise((1, 4, 8, 12))
+                for early, late in pairwise((2, 4, 8, 12))
             ),
             Claim(
                 measure="exact/all",
@@ -263,7 +271,7 @@ def data_constrained(scale: Scale) -> Study:
 def length(scale: Scale) -> Study:
     """Answers that grow block by block against a fixed canvas."""
     lessons = Lessons(skills=("repeat", "reverse", "sudoku"), levels=(1,), problems=10_000)
-    stage = _lessons(scale, lessons, steps=1200)
+    stage = _lessons(scale, lessons, pace=_pace(scale, 300, batch_size=48))
     # a canvas of several blocks is learnt too, as the one that generation is asked for
     stage = replace(stage, examples=replace(stage.examples, long_canvas_probability=0.15, longest_canvas=2))
     plan = _plan(scale, lessons=stage, exam=Exam(questions=200, likelihoods=0))
@@ -296,7 +304,7 @@ def scoring(scale: Scale) -> Study:
     lessons = Lessons(skills=("repeat", "reverse", "sudoku", "compare"), levels=(1,), problems=10_000)
     plan = _plan(
         scale,
-        lessons=_lessons(scale, lessons, steps=1200),
+        lessons=_lessons(scale, lessons, pace=_pace(scale, 300, batch_size=48)),
         exam=Exam(questions=100, choices=200, scoring=("likelihood", "confidence"), likelihoods=0),
     )
     names = ("by likelihood", "by confidence")
