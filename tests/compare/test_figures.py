@@ -62,5 +62,7 @@ def test_names_are_text_whatever_they_hold():
 
 
 def test_equal_numbers_can_be_drawn():
-    svg = curves([Curve(name="flat", points=(Point(x=1, y=2, low=2, high=2),))], title="t", across_is="x", share=False)
+    svg = curves(
+        [Curve(name="flat", points=(Point(x=1.0, y=2.0, low=2.0, high=2.0),))], title="t", across_is="x", share=False
+    )
     assert not re.search("nan|inf", svg)

@@ -57,8 +57,8 @@ def test_a_shortened_study_is_the_same_but_for_steps_and_questions(name):
 
 
 def test_a_share_must_be_one():
-    with pytest.raises(ValueError, match="above 0 and at most 1, got 0"):
-        shortened(small_study(), 0)
+    with pytest.raises(ValueError, match="above 0 and at most 1, got 0.0"):
+        shortened(small_study(), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,6 @@ def test_a_share_must_be_one():
         ({"sweep": Sweep(seed=1)}, "seed 1 is one of the study's"),
         ({"claims": (Claim(measure="m", better="x", worse="diffusion", says="?"),)}, "there is no arm 'x'"),
         ({"arms": (Arm(name="a", rate_of="b"),), "claims": ()}, "there is no arm 'b'"),
-        ({"arms": (Arm(name="a", budget="time"),), "claims": ()}, "budget must be one of tokens, flops; got 'time'"),
         ({"arms": (Arm(name="a", changes=(("objektive", "x"),)),), "claims": ()}, "has no field 'objektive'"),
     ],
 )

@@ -249,3 +249,42 @@ def test_a_second_backward_through_a_kept_graph_is_refused_and_not_wrong():
     torch.autograd.grad(total, [case.head], retain_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         torch.autograd.grad(total, [case.head])
+
+
+# --- focus --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("focus", [0.5, 1.0, 2.0])
+def test_focus_is_the_formula_and_so_are_its_gradients(focus):
+    """Against autograd through (1 - e^-u)^β u, written as it stands."""
+    torch.manual_seed(0)
+    hidden = torch.randn(11, 8, requires_grad=True)
+    head = torch.randn(13, 8, requires_grad=True)
+    targets, weights = torch.randint(0, 13, (11,)), torch.rand(11) + 0.5
+    total, terms = weighted_cross_entropy(hidden, head, targets, weights, chunk_logits=40, focus=focus)
+    grads = torch.autograd.grad(total, (hidden, head))
+    plain = F.cross_entropy(hidden @ head.T, targets, reduction="none")
+    naive = (weights * (1 - torch.exp(-plain)) ** focus * plain).sum()
+    expected = torch.autograd.grad(naive, (hidden, head))
+    torch.testing.assert_close(total, naive)
+    torch.testing.assert_close(terms, plain.detach())
+    for ours, theirs in zip(grads, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_without_focus_nothing_changes_to_the_last_bit():
+    torch.manual_seed(1)
+    hidden, head = torch.randn(5, 4), torch.randn(7, 4)
+    targets, weights = torch.randint(0, 7, (5,)), torch.rand(5)
+    plain = weighted_cross_entropy(hidden, head, targets, weights)
+    assert torch.equal(plain[0], weighted_cross_entropy(hidden, head, targets, weights, focus=0.0)[0])
+
+
+@pytest.mark.parametrize("focus", [0.5, 1.0])
+def test_what_is_known_for_certain_has_a_gradient_of_0_and_no_nan(focus):
+    hidden = torch.tensor([[60.0, 0.0]], requires_grad=True)
+    head = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    total, _ = weighted_cross_entropy(hidden, head, torch.tensor([0]), torch.ones(1), focus=focus)
+    total.backward()
+    assert float(total) == 0.0
+    assert torch.equal(hidden.grad, torch.zeros(1, 2))

@@ -135,9 +135,9 @@ def _grid(
     return parts
 
 
-def _svg(parts: Sequence[str], *, height: float, label: str) -> str:
+def _svg(parts: Sequence[str], *, height: int, label: str) -> str:
     return (
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {height:.0f}' role='img' "
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {height}' role='img' "
         f"aria-label='{html.escape(label, quote=True)}'>{''.join(parts)}</svg>"
     )
 
@@ -154,6 +154,8 @@ def _padded(values: Sequence[float]) -> tuple[float, float]:
 
 def _ticks(low: float, high: float) -> list[float]:
     """Round numbers inside, four to eight of them."""
+    if high <= low:
+        return [low]
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)

@@ -36,7 +36,8 @@ class Scale:
     model: ModelConfig
     steps: float = 1.0
     """Times the steps of the smallest scale."""
-    sudoku_levels: tuple[int, ...] = (1, 2, 3)
+    sizes: tuple[tuple[int, int, int], ...] = ()
+    """(hidden, layers, ffn) of the models of `scaling`."""
 
 
 MICRO = ModelConfig(
@@ -45,9 +46,17 @@ MICRO = ModelConfig(
 """0.4M parameters: a run takes one to three minutes of one CPU thread."""
 
 SCALES: dict[str, Scale] = {
-    "micro": Scale(model=MICRO),
-    "tiny": Scale(model=replace(named_size("tiny"), max_length=256), steps=4.0),
-    "small": Scale(model=replace(named_size("small"), max_length=256), steps=40.0),
+    "micro": Scale(model=MICRO, sizes=((64, 2, 176), (96, 3, 256), (128, 4, 344), (160, 5, 432))),
+    "tiny": Scale(
+        model=replace(named_size("tiny"), max_length=256),
+        steps=4.0,
+        sizes=((128, 3, 344), (192, 4, 512), (256, 4, 688), (320, 5, 864)),
+    ),
+    "small": Scale(
+        model=replace(named_size("small"), max_length=256),
+        steps=40.0,
+        sizes=((256, 6, 704), (384, 8, 1056), (512, 10, 1408), (640, 12, 1760)),
+    ),
 }
 """By name: minutes of one thread, an hour or two of two cores, a GPU."""
 
@@ -86,8 +95,8 @@ def planning(scale: Scale) -> Study:
         scale,
         lessons=_lessons(
             scale,
-            Lessons(skills=("sudoku", "countdown"), levels=(1,), problems=6000),
-            pace=_pace(scale, 400, batch_size=32),
+            Lessons(skills=("sudoku", "countdown"), levels=(1, 2), problems=6000),
+            pace=_pace(scale, 900, batch_size=32),
         ),
         exam=Exam(questions=100, choices=32, likelihoods=32),
     )
@@ -162,11 +171,11 @@ def reversal(scale: Scale) -> Study:
 
 def matched(scale: Scale) -> Study:
     """Diffusion against autoregression, pre-trained and fine-tuned alike, at equal tokens and at equal FLOPs."""
-    lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=3000, gaps=1500)
+    lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=4000, gaps=1000)
     plan = _plan(
         scale,
-        text=_text(scale, steps=100),
-        lessons=_lessons(scale, lessons, pace=_pace(scale, 320, batch_size=32)),
+        text=_text(scale, steps=150),
+        lessons=_lessons(scale, lessons, pace=_pace(scale, 800, batch_size=32)),
         exam=Exam(questions=100, choices=32, likelihoods=32),
     )
     names = ("diffusion", "autoregressive, equal tokens", "autoregressive, equal FLOPs")
@@ -195,13 +204,13 @@ def matched(scale: Scale) -> Study:
 
 def sft_epochs(scale: Scale) -> Study:
     """Exact match after 1 to 12 epochs of fine-tuning, from the bases of `matched`."""
-    epochs, problems, batch = 12, 320, 16
+    epochs, problems, batch = 12, 960, 32
     lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=problems)
     size = problems * len(lessons.skills)
     pace = Pace(steps=epochs * (size // batch), batch_size=batch, curve=epochs // 2)
     plan = _plan(
         scale,
-        text=_text(scale, steps=100),
+        text=_text(scale, steps=150),
         lessons=_lessons(scale, lessons, pace=pace, looks=epochs // 2),
         exam=Exam(questions=40, seen=40, likelihoods=0),
     )
@@ -333,7 +342,6 @@ def scoring(scale: Scale) -> Study:
 
 def scaling(scale: Scale) -> Study:
     """Four sizes and three token budgets: a power law of the loss over training FLOPs, with an interval."""
-    sizes = ((64, 2, 176), (104, 3, 280), (128, 4, 344), (160, 5, 432))
     arms = [
         Arm(
             name=f"{name}, {hidden}x{layers}, {steps} steps",
@@ -348,7 +356,7 @@ def scaling(scale: Scale) -> Study:
             rate_of=None if steps == 600 else f"{name}, {hidden}x{layers}, 600 steps",
         )
         for name, changes in (("diffusion", ()), ("autoregressive", CAUSAL))
-        for hidden, layers, ffn in sizes
+        for hidden, layers, ffn in scale.sizes
         for steps in (300, 600, 1200)
     ]
     return Study(
