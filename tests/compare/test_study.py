@@ -57,7 +57,7 @@ def test_a_shortened_study_is_the_same_but_for_steps_and_questions(name):
 
 
 def test_a_share_must_be_one():
-    with pytest.raises(ValueError, match="above 0 and at most 1, got 0.0"):
+    with pytest.raises(ValueError, match=r"above 0 and at most 1, got 0\.0"):
         shortened(small_study(), 0.0)
 
 

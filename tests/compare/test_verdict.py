@@ -90,6 +90,8 @@ def test_each_outcome_has_its_sentence():
     assert "+41.0 points" in shown.sentence
     assert "3 seeds" in shown.sentence
     assert one_verdict([0.40, 0.41, 0.39], [0.81, 0.80, 0.82]).sentence.startswith("The opposite is shown")
+    # an interval of three seeds reaches beyond what shares can differ: it is told as far as they can
+    assert "to +100.0 points" in one_verdict([0.9, 0.3, 0.1], [0.1, 0.1, 0.1]).sentence
     undecided = one_verdict([0.5, 0.7, 0.4], [0.5, 0.5, 0.5])
     assert undecided.sentence.startswith("Not decided: A is better")
     assert "are not excluded" in undecided.sentence

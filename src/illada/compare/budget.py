@@ -103,6 +103,7 @@ def equal_flops(plan: Plan, cost: PlanCost, reference: Plan, reference_cost: Pla
 
 
 def _paced(stage: Stage, cost: StepCost | None, other: Stage, other_cost: StepCost | None) -> Stage:
-    assert cost is not None and other_cost is not None
+    assert cost is not None
+    assert other_cost is not None
     steps = max(1, round(other.pace.steps * other_cost.flops / cost.flops))
     return replace(stage, pace=replace(stage.pace, steps=steps))

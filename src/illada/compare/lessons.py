@@ -6,7 +6,7 @@ Two arms of a study get the very same exercises in the very same words.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import pairwise, product
 from typing import Literal
 
 import torch
@@ -144,7 +144,7 @@ def gaps(lessons: Lessons, text: Text, *, count: int) -> Iterator[Gap]:
         number += 1
         ids = text.shards.read(int(draw * (len(text.shards) - size)), size).tolist()
         cuts = (0, lessons.context, lessons.context + lessons.gap, size)
-        parts = [text.tokenizer.decode(ids[start:stop]) for start, stop in zip(cuts, cuts[1:], strict=False)]
+        parts = [text.tokenizer.decode(ids[start:stop]) for start, stop in pairwise(cuts)]
         # an answer is stripped of blanks at its ends when it is read: a gap must not begin or end with one
         if all(parts) and parts[1] == parts[1].strip() and GAP_MARK not in "".join(parts) and _plain(parts):
             made += 1

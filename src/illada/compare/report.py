@@ -242,7 +242,7 @@ def _differences(results: Results) -> str:
             f"{row['second']}: {row['measure']}",
             gap_told(row["measure"], row["value"]),
             " to ".join(gap_told(row["measure"], row["interval"][end]) for end in ("low", "high")),
-            f"{row['effect']:.1f}",
+            "" if row["effect"] is None else f"{row['effect']:.1f}",
             p_told(row["corrected_p"]),
         ]
         for row in results["differences"]

@@ -92,8 +92,9 @@ class Paired:
     interval: Interval
     p_value: float
     """Two-sided, of the paired t-test."""
-    effect: float
-    """Hedges' g of paired differences: their mean over their standard deviation, corrected for few seeds."""
+    effect: float | None
+    """Hedges' g of paired differences: their mean over their standard deviation, corrected for few seeds. None where
+    they do not differ from one another."""
     count: int
 
 
@@ -116,7 +117,7 @@ def paired(first: Sequence[float], second: Sequence[float], *, resolution: float
     half = t_quantile(df) * error
     # Hedges, "Distribution theory for Glass's estimator of effect size" (1981), the usual approximation
     correction = 1 - 3 / (4 * df - 1)
-    effect = correction * value / spread if spread else math.copysign(math.inf, value) if value else 0.0
+    effect = correction * value / spread if spread else None
     interval = Interval(low=value - half, high=value + half)
     return Paired(value=value, interval=interval, p_value=t_tail(t, df), effect=effect, count=count)
 

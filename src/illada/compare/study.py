@@ -45,8 +45,8 @@ class Claim:
 class Sweep:
     """How the learning rate of an arm is chosen: runs of a share of the steps, the lowest held-out loss of its own."""
 
-    rates: tuple[float, ...] = (7e-4, 1.5e-3, 3e-3)
-    share: float = 0.2
+    rates: tuple[float, ...] = (1.5e-3, 4e-3)
+    share: float = 0.25
     seed: int = 1000
     """None of the study's."""
 

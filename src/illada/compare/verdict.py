@@ -1,5 +1,6 @@
 """One plain sentence per claim: what the data allow to say, and what they do not."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,7 +56,9 @@ class Verdict:
         claim, gap = self.claim, self.difference
         measure = claim.measure
         means = f"{told(measure, self.better.value)} against {told(measure, self.worse.value)}"
-        low, high = gap.interval.low, gap.interval.high
+        # an interval of few seeds may reach further than shares can differ
+        least, largest = (-1.0, 1.0) if is_share(measure) else (-math.inf, math.inf)
+        low, high = max(least, gap.interval.low), min(largest, gap.interval.high)
         width = f"{gap_told(measure, gap.value)}, 95 % from {gap_told(measure, low)} to {gap_told(measure, high)}"
         facts = f"{measure}: {means}, a difference of {width}; {p_told(self.corrected)}, {gap.count} seeds"
         if self.outcome == "shown":

@@ -10,7 +10,7 @@ from typing import Any
 
 from illada.compare.lessons import Facts, Lessons
 from illada.compare.plan import Exam, LessonStage, Pace, Plan, TextStage
-from illada.compare.study import Arm, Claim, Study
+from illada.compare.study import Arm, Claim, Study, Sweep
 from illada.data.corpus import CorpusConfig
 from illada.data.example_rows import ExamplePacking
 from illada.data.packing import PackingConfig
@@ -65,7 +65,7 @@ def _pace(scale: Scale, steps: int, *, batch_size: int) -> Pace:
     return Pace(steps=max(1, round(scale.steps * steps)), batch_size=batch_size, curve=5)
 
 
-def _lessons(scale: Scale, lessons: Lessons, *, pace: Pace, block: int = BLOCK, **changes: Any) -> LessonStage:
+def _lessons(lessons: Lessons, *, pace: Pace, block: int = BLOCK, **changes: Any) -> LessonStage:
     stage = LessonStage(
         pace=pace,
         lessons=lessons,
@@ -94,11 +94,10 @@ def planning(scale: Scale) -> Study:
     plan = _plan(
         scale,
         lessons=_lessons(
-            scale,
-            Lessons(skills=("sudoku", "countdown"), levels=(1, 2), problems=6000),
-            pace=_pace(scale, 900, batch_size=32),
+            Lessons(skills=("sudoku", "countdown"), levels=(1,), problems=3000),
+            pace=_pace(scale, 300, batch_size=32),
         ),
-        exam=Exam(questions=100, choices=32, likelihoods=32),
+        exam=Exam(questions=100, choices=16, likelihoods=16),
     )
     names = ("diffusion", "diffusion, reweighted", "autoregressive")
     return Study(
@@ -127,9 +126,8 @@ def reversal(scale: Scale) -> Study:
     plan = _plan(
         scale,
         lessons=_lessons(
-            scale,
             Lessons(facts=facts),
-            pace=_pace(scale, 900, batch_size=32),
+            pace=_pace(scale, 600, batch_size=32),
             block=block,
             noise=NoiseConfig(maskable="everything", normaliser="tokens"),
         ),
@@ -171,11 +169,11 @@ def reversal(scale: Scale) -> Study:
 
 def matched(scale: Scale) -> Study:
     """Diffusion against autoregression, pre-trained and fine-tuned alike, at equal tokens and at equal FLOPs."""
-    lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=4000, gaps=1000)
+    lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=3000, gaps=1500)
     plan = _plan(
         scale,
-        text=_text(scale, steps=150),
-        lessons=_lessons(scale, lessons, pace=_pace(scale, 800, batch_size=32)),
+        text=_text(scale, steps=100),
+        lessons=_lessons(lessons, pace=_pace(scale, 320, batch_size=32)),
         exam=Exam(questions=100, choices=32, likelihoods=32),
     )
     names = ("diffusion", "autoregressive, equal tokens", "autoregressive, equal FLOPs")
@@ -204,14 +202,14 @@ def matched(scale: Scale) -> Study:
 
 def sft_epochs(scale: Scale) -> Study:
     """Exact match after 1 to 12 epochs of fine-tuning, from the bases of `matched`."""
-    epochs, problems, batch = 12, 960, 32
+    epochs, problems, batch = 12, 240, 16
     lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=problems)
     size = problems * len(lessons.skills)
     pace = Pace(steps=epochs * (size // batch), batch_size=batch, curve=epochs // 2)
     plan = _plan(
         scale,
-        text=_text(scale, steps=150),
-        lessons=_lessons(scale, lessons, pace=pace, looks=epochs // 2),
+        text=_text(scale, steps=100),
+        lessons=_lessons(lessons, pace=pace, looks=epochs // 2),
         exam=Exam(questions=40, seen=40, likelihoods=0),
     )
     names = ("diffusion", "autoregressive")
@@ -220,6 +218,8 @@ def sft_epochs(scale: Scale) -> Study:
         question="Does fine-tuning go on to help for twelve epochs over the same examples?",
         axis="epochs",
         plan=plan,
+        # the rate that the sweep of `matched` took for both, so that their pre-training is shared
+        sweep=Sweep(rates=(1.5e-3,)),
         arms=(Arm(name=names[0], series=names[0]), Arm(name=names[1], changes=CAUSAL, series=names[1])),
         claims=(
             *(
@@ -280,7 +280,7 @@ def data_constrained(scale: Scale) -> Study:
 def length(scale: Scale) -> Study:
     """Answers that grow block by block against a fixed canvas."""
     lessons = Lessons(skills=("repeat", "reverse", "sudoku"), levels=(1,), problems=10_000)
-    stage = _lessons(scale, lessons, pace=_pace(scale, 300, batch_size=48))
+    stage = _lessons(lessons, pace=_pace(scale, 300, batch_size=48))
     # a canvas of several blocks is learnt too, as the one that generation is asked for
     stage = replace(stage, examples=replace(stage.examples, long_canvas_probability=0.15, longest_canvas=2))
     plan = _plan(scale, lessons=stage, exam=Exam(questions=200, likelihoods=0))
@@ -313,7 +313,7 @@ def scoring(scale: Scale) -> Study:
     lessons = Lessons(skills=("repeat", "reverse", "sudoku", "compare"), levels=(1,), problems=10_000)
     plan = _plan(
         scale,
-        lessons=_lessons(scale, lessons, pace=_pace(scale, 300, batch_size=48)),
+        lessons=_lessons(lessons, pace=_pace(scale, 300, batch_size=48)),
         exam=Exam(questions=100, choices=200, scoring=("likelihood", "confidence"), likelihoods=0),
     )
     names = ("by likelihood", "by confidence")
