@@ -157,7 +157,9 @@ def load_8b_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     peak, over = measured["peak_bytes"] / 2**30, measured["over_weights_bytes"] / 2**30
     size, tokens = result["settings"]["size"], result["settings"]["length"]
     what = f"{size} in bf16 from a published folder: peak of loading and a forward of {tokens} tokens"
-    return [(what, f"{peak:.2f} GiB, of which {over:.2f} are not weights")]
+    rows = [(what, f"{peak:.2f} GiB, of which {over:.2f} are not weights")]
+    few = ", ".join(f"{bits} {one['peak_bytes'] / 2**30:.2f} GiB" for bits, one in result["quantised"].items())
+    return [*rows, (f"{size}, the matrices of its blocks in 8 and 4 bits: the same peak", few)]
 
 
 ROWS = {
