@@ -152,6 +152,19 @@ def canvases_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def lora_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    settings, learnt, memory = result["settings"], result["learnt"], result["memory"]
+    skill = f"{settings['skill']}, level {settings['level']}"
+    matches = ", ".join(f"{name} {one['exact_match']['share']:.0%}" for name, one in learnt.items())
+    whole = memory["all weights"]["training_bytes"]
+    parts = ", ".join(f"{name} {one['training_bytes'] / whole:.2f}" for name, one in list(memory.items())[1:])
+    before = f"{result['before']['share']:.0%} before"
+    return [
+        (f"fine-tuning `{settings['start']}` on {skill}, rank {settings['rank']}: exact match", f"{before}; {matches}"),
+        (f"memory of training `{settings['size']}`, as a part of what all weights take", parts),
+    ]
+
+
 def load_8b_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     measured = result["measured"]
     peak, over = measured["peak_bytes"] / 2**30, measured["over_weights_bytes"] / 2**30
@@ -171,6 +184,7 @@ ROWS = {
     "frontier": frontier_rows,
     "generate": generate_rows,
     "load_8b": load_8b_rows,
+    "lora": lora_rows,
     "styles": styles_rows,
     "train_step": train_step_rows,
     "twin": twin_rows,
