@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.generation.configuration_utils import GenerationConfig
 
-from illada.data.tokenizer import Tokenizer
-from illada.model.transformer import Transformer
 from illada.pipeline import LanguageModel
 from illada.sample.request import SamplingParams
 
@@ -21,20 +19,9 @@ _OF_NO_EFFECT = (
 """What a GenerationConfig may say without asking for anything: ends and padding are the tokenizer's."""
 
 
-class Generating(Protocol):
-    """What `generate` needs of a model."""
-
-    transformer: Transformer
-    generation_config: GenerationConfig
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Our tokenizer."""
-        ...
-
-
 def generate(
-    model: Generating,
+    writer: LanguageModel,
+    defaults: GenerationConfig,
     inputs: Tensor | None = None,
     *,
     input_ids: Tensor | None = None,
@@ -46,7 +33,8 @@ def generate(
     """Prompts as they were given, completions behind them, padding behind the shorter ones: [batch, length].
 
     Args:
-        model: the model.
+        writer: the model with its tokenizer.
+        defaults: the model's own `generation_config`, which the others go before.
         inputs: token ids [batch, length], BOS and all, padded on either side.
         input_ids: the same.
         attention_mask: 1 on the prompts, 0 on their padding.
@@ -62,13 +50,12 @@ def generate(
         raise ValueError("generate needs prompts: give input_ids, at least with BOS")
     if token_type_ids is not None and bool(token_type_ids.any()):
         raise ValueError("generate knows one kind of token: token_type_ids must be 0")
-    given = _asked(model.generation_config) | _asked(generation_config) | options
+    given = _asked(defaults) | _asked(generation_config) | options
     mask = torch.ones_like(ids) if attention_mask is None else attention_mask
     prompts = [row[seen != 0].tolist() for row, seen in zip(ids, mask, strict=True)]
-    writer = LanguageModel(transformer=model.transformer, tokenizer=model.tokenizer)
     completions = writer.complete_ids(prompts, **sampling(given))
     longest = max(len(completion.tokens) for completion in completions)
-    pad = model.tokenizer.specials.pad
+    pad = writer.tokenizer.specials.pad
     rows = [[*completion.tokens, *[pad] * (longest - len(completion.tokens))] for completion in completions]
     return torch.cat((ids, torch.tensor(rows, dtype=ids.dtype, device=ids.device).view(len(rows), longest)), dim=1)
 

@@ -22,6 +22,7 @@ from illada.checkpoint.huggingface.reader import open_published
 from illada.data.tokenizer import Tokenizer
 from illada.model.layers import Block
 from illada.model.transformer import Transformer, initialize
+from illada.pipeline import LanguageModel
 from illada.transformers.configuration import DreamConfig, IlladaConfig, LayoutConfig, LladaConfig
 from illada.transformers.generation import generate
 from illada.transformers.loading import (
@@ -302,7 +303,8 @@ class IlladaForMaskedLM(DiffusionModel):
     @torch.no_grad()
     def generate(self, inputs: Tensor | None = None, **options: Any) -> Tensor:
         """Prompts and completions [batch, length], written by our engine; see `illada.transformers.generation`."""
-        return generate(self, inputs, **options)
+        writer = LanguageModel(transformer=self.transformer, tokenizer=self.tokenizer)
+        return generate(writer, self.generation_config, inputs, **options)
 
 
 class LladaModel(IlladaModel):
