@@ -64,12 +64,7 @@ class Settings:
 
 def main() -> None:
     settings = tyro.cli(Settings)
-    model = load(settings.model)
-    chosen = tuple(SKILLS[name] for name in settings.skills)
-    tasks = [
-        prepare(one, Asking(task=one.name, chat=True), data=None, limit=None)
-        for one in skill_choices(chosen, count=settings.questions)
-    ]
+    model, tasks = load(settings.model), prepared(settings)
     short = [one for task in tasks if (one := only_short(task, model, settings.exact_tokens)).questions]
     with tempfile.TemporaryDirectory() as scratch:
         folders = settings.folders or Path(scratch)
@@ -81,6 +76,13 @@ def main() -> None:
     show(f"{settings.model}: choices whose answers have at most {settings.exact_tokens} tokens", records["short"])
     head = describe_run("choices", torch.device("cpu"), shown(settings))
     publish(head | {"records": records}, settings.out)
+
+
+def prepared(settings: Settings) -> list[Prepared]:
+    """The skills as choices, asked in turns."""
+    chosen = tuple(SKILLS[name] for name in settings.skills)
+    tasks = skill_choices(chosen, count=settings.questions)
+    return [prepare(one, Asking(task=one.name, chat=True), data=None, limit=None) for one in tasks]
 
 
 def shown(settings: Settings) -> dict[str, Any]:

@@ -175,8 +175,35 @@ def load_8b_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     return [*rows, (f"{size}, the matrices of its blocks in 8 and 4 bits: the same peak", few)]
 
 
+def scoring_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    names = {"skills": "the skills", "arc_challenge": "ARC-Challenge", "mmlu_redux": "MMLU-Redux, letters, 5 examples"}
+    rows = []
+    for record in result["records"]:
+        ratio, shared = record["times_as_fast"], record["shared"]["items_per_second"]
+        what = f"confidence scores of {names[record['kind']]}, {record['answer_tokens']:.1f} tokens a candidate"
+        times = f"{ratio['median']:.1f}x as many questions a second [{ratio['q1']:.1f}, {ratio['q3']:.1f}]"
+        rows.append((what, f"{times} as a loop of single rows: {shared['median']:.1f}; the same scores"))
+    return rows
+
+
+def choices_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    most = result["settings"]["exact_tokens"]
+    for kind, where in (("all", "eleven skills"), ("short", f"answers of at most {most} tokens")):
+        rules = result["records"][kind]
+        count = rules["confidence"]["count"]
+        parts = [
+            f"{rule} {one['share']:.1%} [{one['interval']['low']:.1%}, {one['interval']['high']:.1%}]"
+            f" in {one['forwards']:.0f} forwards"
+            for rule, one in rules.items()
+        ]
+        rows.append((f"right choices among four, {count:,} questions, {where}", "; ".join(parts)))
+    return rows
+
+
 ROWS = {
     "canvases": canvases_rows,
+    "choices": choices_rows,
     "base_bound": base_bound_rows,
     "crowd": crowd_rows,
     "demo": demo_rows,
@@ -185,6 +212,7 @@ ROWS = {
     "generate": generate_rows,
     "load_8b": load_8b_rows,
     "lora": lora_rows,
+    "scoring": scoring_rows,
     "styles": styles_rows,
     "train_step": train_step_rows,
     "twin": twin_rows,

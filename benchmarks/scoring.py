@@ -19,7 +19,7 @@ happen to be equal can be shared, and the rest of the gain is that of batches.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from illada.evaluate.run import Prepared, answer, prepare
 from illada.evaluate.scoring import CandidateScore
 from illada.evaluate.suites import Asking
 from illada.evaluate.summary import AnswerLine
+from illada.evaluate.task import Question
 from illada.evaluate.tasks.registry import TASKS
 from illada.evaluate.tasks.skills import skill_choices
 from illada.pipeline import LanguageModel, load
@@ -138,14 +139,13 @@ def kinds(settings: Settings) -> dict[str, list[Prepared]]:
     asked = {"skills": [prepare(one, Asking(task=one.name, chat=True), data=None, limit=None) for one in skills]}
     for name in (WHOLE_ANSWERS, LETTERS) if settings.data else ():
         whole = prepare(TASKS[name], Asking(task=name), data=settings.data, limit=None)
-        asked[name] = [spread_out(whole, settings.questions)]
+        asked[name] = [replace(whole, questions=evenly(whole.questions, settings.questions))]
     return asked
 
 
-def spread_out(one: Prepared, count: int) -> Prepared:
-    """Some of a benchmark's questions, evenly."""
-    step = max(1, len(one.questions) // count)
-    return Prepared(task=one.task, asking=one.asking, questions=one.questions[::step][:count])
+def evenly(questions: tuple[Question, ...], count: int) -> tuple[Question, ...]:
+    """So many of a benchmark's questions, from its beginning to its end."""
+    return questions[:: max(1, len(questions) // count)][:count]
 
 
 def measure(name: str, model: LanguageModel, tasks: Sequence[Prepared], rounds: int) -> dict[str, Any]:

@@ -242,6 +242,25 @@ def test_a_canvas_that_grows_is_left_as_it_is():
     assert model.calls[0][2].length == 90
 
 
+def test_candidates_too_long_for_the_exact_bound_are_refused_before_anything_is_asked():
+    class Long(Numbers):
+        def questions(self, rows, folder, shots):
+            for question in super().questions(rows, folder, shots):
+                yield replace(question, candidates=("a", "b", "x" * (16 + int(question.id == "7"))))
+
+    def asked(method):
+        return prepare(
+            Long("choice"), Asking(task="numbers", scoring=ScoringParams(method=method)), data=None, limit=None
+        )
+
+    model = Table()
+    message = "question 7 of numbers has a candidate of 17 tokens, but the exact bound takes at most 16"
+    with pytest.raises(ValueError, match=message):
+        evaluated(model, prepared("choice"), asked("exact"))
+    assert model.calls == []
+    assert len(evaluated(model, asked("chain")).lines) == 10
+
+
 def test_two_tasks_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two questions have one id"):
         evaluated(Table(), prepared(), prepared())

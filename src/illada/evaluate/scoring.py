@@ -49,8 +49,9 @@ class ScoringParams:
     L - 1 forwards more, and none where the first choice is another."""
     seed: int = 0
     """Of the random masks. They depend on it and on the tokens of prompt and candidate alone."""
-    positions_per_forward: int = 4096
-    """Token positions that share a forward at most."""
+    positions_per_forward: int = 1024
+    """Token positions that share a forward at most. More only helps where a model is small for its device; rows in a
+    forward then differ more in length, and what is computed for one is out of the cache of a CPU before it is used."""
 
     def __post_init__(self) -> None:
         """Check every range."""

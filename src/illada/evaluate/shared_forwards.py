@@ -3,8 +3,9 @@
     rules (generators) -- Look: which positions to hide --> rows --> one forward --> log-probabilities --> rules
 
 A rule scores one candidate. It yields a `Look` for every set of rows that it can ask for without knowing the result of
-another, and is sent what was seen. Rows of all candidates at work share forwards up to a number of positions, and equal
-rows are computed once: at the first step the candidates of one question often are the same row of masks.
+another, and is sent what was seen. Rows of all candidates at work share forwards up to a number of positions, the
+shortest first, so that little of a forward is padding. Equal rows are computed once: at the first step the candidates
+of one question often are the same row of masks.
 """
 
 from collections import deque
@@ -87,7 +88,7 @@ class Forwards:
     mask_id: int
     guidance: float = 0.0
     """w of classifier-free guidance: logits = unconditional + (w + 1) (conditional - unconditional)."""
-    positions: int = 4096
+    positions: int = 1024
     """Token positions of a forward at most; a single row may be longer."""
 
     @torch.inference_mode()
@@ -112,7 +113,7 @@ class Forwards:
             while unfinished and batch.takes(unfinished[0]):
                 batch.add(unfinished.popleft())
             self._look(batch)
-            for job in reversed(batch.jobs):
+            for job in reversed(batch.jobs):  # so that the shortest is in front again
                 if job.unfinished():
                     unfinished.appendleft(job)
                 else:
