@@ -185,7 +185,9 @@ def memory_of(lora: LoraConfig, settings: Settings, start: str, data: str, folde
 
 
 def show(settings: Settings, before: dict[str, Any], learnt: dict[str, Any], memory: dict[str, Any]) -> None:
-    table = Table("what trains", "numbers", "exact match", "95 % interval", "checkpoint, MB", f"training {settings.size}, MiB")
+    table = Table(
+        "what trains", "numbers", "exact match", "95 % interval", "checkpoint, MB", f"training {settings.size}, MiB"
+    )
     table.add_row("nothing", "0", f"{before['share']:.3f}", f"{before['low']:.3f} - {before['high']:.3f}", "", "")
     for name, one in learnt.items():
         match = one["exact_match"]
@@ -193,7 +195,9 @@ def show(settings: Settings, before: dict[str, Any], learnt: dict[str, Any], mem
         size, peak = f"{one['checkpoint_bytes'] / 1e6:.1f}", f"{memory[name]['training_bytes'] / MIB:,.0f}"
         table.add_row(name, *cells, size, peak)
     skill = f"{settings.skill}, level {settings.level}, {settings.steps} steps"
-    print_card(f"Fine-tuning {settings.start} on {skill}", table, f"memory: {settings.memory_steps} steps of {settings.size}")
+    print_card(
+        f"Fine-tuning {settings.start} on {skill}", table, f"memory: {settings.memory_steps} steps of {settings.size}"
+    )
 
 
 if __name__ == "__main__":

@@ -388,8 +388,7 @@ def load(
 ) -> LanguageModel:
     """The model that `where` names (see `illada.checkpoint.source`), in `dtype`: fp32, or bf16 if it is quantised.
 
-    `adapter` is the folder of a LoRA for it; `where` may also name an adapter, which knows its model. `quantize`
-    (int8, int4) is described in `illada.model.quantized`; `options` are the fields of `Overrides` by name.
+    `adapter`: a LoRA for it. `quantize`: see `illada.model.quantized`. `options`: the fields of `Overrides` by name.
 
     Raises:
         FileNotFoundError: there is no such model, or a file of it is missing.

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -149,7 +149,7 @@ def _peft() -> ModuleType:
         import peft
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("LoRA needs peft: pip install 'illada[finetune]'") from error
-    return peft
+    return cast(ModuleType, peft)
 
 
 def _understood(config: Mapping[str, Any], peft: ModuleType) -> Any:

@@ -37,6 +37,12 @@ class LayoutConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is u
         """
         return read_config(self.to_dict(), Overrides(), source=Path(self._name_or_path or type(self).__name__))
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What is saved: also where the library would leave a key out, whose default need not be the layout's."""
+        every = self.to_dict()
+        layout = {key: every[key] for key in self.layout.keys.values() if key in every}
+        return {**super().to_diff_dict(), **layout}
+
 
 class IlladaConfig(LayoutConfig):
     """iLLaDA (arXiv 2606.25331)."""

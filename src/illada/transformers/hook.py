@@ -22,7 +22,7 @@ def register_when_imported() -> None:
     """Register now what transformers has imported already, and the rest when it does."""
     waiting = {name: ours for name, ours in _REGISTERS.items() if name not in sys.modules}
     if waiting and not any(isinstance(finder, _Waiting) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Waiting())  # type: ignore[arg-type]  # it finds as a finder does
+        sys.meta_path.insert(0, _Waiting())
     for name, ours in _REGISTERS.items():
         if name not in waiting:
             _register(ours)

@@ -7,7 +7,7 @@ that is tied is no parameter of its own, so there is nothing that a version of t
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -178,7 +178,7 @@ class DiffusionModel(PreTrainedModel):  # type: ignore[misc]  # transformers is 
         for number, block in enumerate(self.transformer.blocks):
             block.__dict__.pop("forward", None)
             if enable and number % every_n_layers == 0:
-                block.forward = partial(_recomputed, gradient_checkpointing_func, block)
+                block.forward = partial(_recomputed, gradient_checkpointing_func, cast(Block, block))
 
 
 def _recomputed(checkpointing: Callable[..., Any], block: Block, *inputs: Any) -> Any:
