@@ -36,6 +36,8 @@ from illada.transformers.loading import (
 
 ModelT = TypeVar("ModelT", bound="DiffusionModel")
 
+_WHAT_DID_NOT_FIT = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
+
 
 class DiffusionModel(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped to mypy
     """What the model without a head and the one with a head have in common."""
@@ -65,8 +67,10 @@ class DiffusionModel(PreTrainedModel):  # type: ignore[misc]  # transformers is 
     @classmethod
     def from_pretrained(
         cls: type[ModelT], pretrained_model_name_or_path: str | Path, *_: Any, **options: Any
-    ) -> ModelT:
+    ) -> ModelT | tuple[ModelT, dict[str, list[str]]]:
         """The model of a published folder, or of an id on the hub, in evaluation mode.
+
+        With `output_loading_info`, a pair of it and of the lists of what did not fit: empty, as that is an error.
 
         Args:
             pretrained_model_name_or_path: the folder or the id.
@@ -83,7 +87,7 @@ class DiffusionModel(PreTrainedModel):  # type: ignore[misc]  # transformers is 
             setattr(config, key, options.pop(key))
         dtype = dtype_of(options.pop("dtype", None) or options.pop("torch_dtype", None), folder)
         device = device_of(options.pop("device_map", None))
-        told = options.pop("output_loading_info", False)
+        informed = options.pop("output_loading_info", False)
         if options.pop("attn_implementation", None) not in (None, "sdpa"):
             raise ValueError("attention is computed by torch's own kernels: leave attn_implementation out")
         check_options({name: value for name, value in options.items() if name != "torch_dtype"})
@@ -94,13 +98,8 @@ class DiffusionModel(PreTrainedModel):  # type: ignore[misc]  # transformers is 
         config.dtype = dtype
         if (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(folder)
-        nothing: dict[str, list[str]] = {
-            "missing_keys": [],
-            "unexpected_keys": [],
-            "mismatched_keys": [],
-            "error_msgs": [],
-        }
-        return (model.eval(), nothing) if told else model.eval()  # type: ignore[return-value]  # as the library does
+        model.eval()
+        return (model, {name: [] for name in _WHAT_DID_NOT_FIT}) if informed else model
 
     def save_pretrained(
         self,
@@ -157,6 +156,9 @@ class DiffusionModel(PreTrainedModel):  # type: ignore[misc]  # transformers is 
             ValueError: always.
         """
         raise ValueError(f"a vocabulary of {self.transformer.config.vocab_size} rows cannot be resized here")
+
+    def tie_weights(self, *_: Any, **__: Any) -> None:
+        """A tied head is no parameter: what the library would tie by a flag of its own is a head that is not."""
 
     def _hidden(self, input_ids: Tensor, attention_mask: Tensor | None, options: Mapping[str, Any]) -> Tensor:
         given = sorted(name for name, value in options.items() if value is not None and value is not False)
