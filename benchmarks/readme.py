@@ -171,8 +171,8 @@ def load_8b_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     size, tokens = result["settings"]["size"], result["settings"]["length"]
     what = f"{size} in bf16 from a published folder: peak of loading and a forward of {tokens} tokens"
     rows = [(what, f"{peak:.2f} GiB, of which {over:.2f} are not weights")]
-    few = ", ".join(f"{bits} {one['peak_bytes'] / 2**30:.2f} GiB" for bits, one in result["quantised"].items())
-    return [*rows, (f"{size}, the matrices of its blocks in 8 and 4 bits: the same peak", few)]
+    few = ", ".join(f"{bits} {one['peak_bytes'] / 2**30:.2f} GiB" for bits, one in result.get("quantised", {}).items())
+    return [*rows, (f"{size}, the matrices of its blocks in few bits: the same peak", few)] if few else rows
 
 
 def scoring_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
