@@ -17,6 +17,8 @@ class LayoutConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is u
     layout: ClassVar[Layout]
 
     def __init__(self, **values: Any) -> None:
+        if values.get("rope_scaling") is None:
+            values.pop("rope_scaling", None)  # it says nothing, and transformers 5 warns of the name
         super().__init__(**values)
 
     @classmethod

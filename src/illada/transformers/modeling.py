@@ -298,6 +298,7 @@ class IlladaForMaskedLM(DiffusionModel):
 
     @tokenizer.setter
     def tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Give a model its tokenizer, where it was not loaded from a folder that has one."""
         self._tokenizer = tokenizer
 
     _tokenizer: Tokenizer | None = None
