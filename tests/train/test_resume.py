@@ -25,7 +25,7 @@ TWIN = ("--model.attention", "causal", "--objective", "next_token")
 KILLED_WHILE_SAVING = """
 import signal
 import illada.checkpoint.native as native
-save = native._save_tensors
+save = native.save_tensors
 
 def save_and_die(tensors, path):
     save(tensors, path)
@@ -33,7 +33,7 @@ def save_and_die(tensors, path):
         os.truncate(path, path.stat().st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 
-native._save_tensors = save_and_die
+native.save_tensors = save_and_die
 """
 
 

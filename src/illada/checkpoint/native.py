@@ -3,7 +3,7 @@
     step_00000500/
         manifest.json            sizes and SHA-256 of every other file, written last
         model.json               the ModelConfig
-        model.safetensors        the weights
+        model.safetensors        the weights; of an adapter, its own two files (see `illada.checkpoint.adapter`)
         tokenizer.json ...       the tokenizer, in the Hugging Face layout
         optimizer.safetensors    what training alone needs
         state.json               step, loader, learning rate, running means
@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from illada.assets import embedded_model, embedded_models
+from illada.checkpoint.adapter import AdapterCard, holds_adapter, read_adapter, write_adapter
 from illada.checkpoint.saved import SavedModel, check_shapes, parameter_shapes
-from illada.checkpoint.stored import SINGLE, tensors_in
+from illada.checkpoint.stored import SINGLE, save_tensors, tensors_in
 from illada.config import from_json, to_json
 from illada.data.tokenizer import Tokenizer
 from illada.durable import atomic_folder, sha256
@@ -44,6 +44,7 @@ class Checkpoint:
 
     model_config: ModelConfig
     weights: dict[str, Tensor]
+    """Of an adapter, its tensors alone."""
     tokenizer: Tokenizer
     optimizer: dict[str, Tensor]
     """Empty in a checkpoint that was exported without training state."""
@@ -63,19 +64,25 @@ def save_checkpoint(
     tokenizer: Tokenizer,
     optimizer: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
+    adapter: AdapterCard | None = None,
 ) -> None:
     """Write one checkpoint folder; it is there in full when this returns, or not at all.
+
+    Where `adapter` says what it is, `weights` are an adapter's and are written as peft does.
 
     Raises:
         FileExistsError: there is such a folder.
         OSError: it could not be written: the disk is full, for one. Other checkpoints are untouched.
     """
     with atomic_folder(target) as folder:
-        _save_tensors(weights, folder / "model.safetensors")
+        if adapter is None:
+            save_tensors(weights, folder / SINGLE)
+        else:
+            write_adapter(folder, adapter, weights)
         (folder / "model.json").write_text(to_json(model_config))
         tokenizer.save(folder)
         if optimizer is not None:
-            _save_tensors(optimizer, folder / "optimizer.safetensors")
+            save_tensors(optimizer, folder / "optimizer.safetensors")
         (folder / "state.json").write_text(json.dumps(dict(state or {}), indent=2) + "\n")
         files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in sorted(folder.iterdir())}
         (folder / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": files}, indent=2) + "\n")
@@ -91,10 +98,10 @@ def load_checkpoint(folder: Path, *, with_optimizer: bool = False) -> Checkpoint
     verify_checkpoint(folder)
     optimizer = folder / "optimizer.safetensors"
     return Checkpoint(
-        model_config=from_json(ModelConfig, (folder / "model.json").read_text()),
-        weights=safetensors.torch.load_file(folder / "model.safetensors"),
+        model_config=read_model_config(folder),
+        weights=read_adapter(folder).tensors if holds_adapter(folder) else load_file(folder / SINGLE),
         tokenizer=Tokenizer.load(folder),
-        optimizer=safetensors.torch.load_file(optimizer) if with_optimizer and optimizer.exists() else {},
+        optimizer=load_file(optimizer) if with_optimizer and optimizer.exists() else {},
         state=json.loads((folder / "state.json").read_text()),
     )
 
@@ -107,11 +114,21 @@ def open_checkpoint(folder: Path) -> SavedModel:
         ValueError: a file is missing, truncated, altered or of another format, or the weights are another model's.
     """
     verify_checkpoint(folder)
-    config = from_json(ModelConfig, (folder / "model.json").read_text())
+    config = read_model_config(folder)
     tensors = tensors_in(folder / SINGLE)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     check_shapes(shapes, parameter_shapes(config), source=folder)
     return SavedModel(folder=folder, model_config=config, tensors=tensors, tokenizer=Tokenizer.load(folder))
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether this is a checkpoint folder, complete or damaged."""
+    return (folder / "manifest.json").exists()
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """The shape of the model in a checkpoint, or of the one that the adapter there belongs to."""
+    return from_json(ModelConfig, (folder / "model.json").read_text())
 
 
 def verify_checkpoint(folder: Path) -> None:
@@ -146,7 +163,15 @@ def load_weights(model: Transformer, weights: Mapping[str, Tensor], *, source: s
     Raises:
         ValueError: the weights are not those of such a model; `source` says in the message where they are from.
     """
-    own = model.state_dict()
+    copy_tensors(model.state_dict(), weights, source=source)
+
+
+def copy_tensors(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Overwrite some of a model's tensors, all of them and no others: `load_weights` for a part of a model.
+
+    Raises:
+        ValueError: as there.
+    """
     wrong = [f"{name} is missing" for name in own if name not in weights]
     wrong += [f"{name} is not part of the model" for name in weights if name not in own]
     wrong += [
@@ -167,7 +192,7 @@ def list_checkpoints(root: Path) -> list[tuple[int, Path]]:
     if not root.is_dir():
         return []
     found = [(int(match[1]), path) for path in root.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return sorted((step, path) for step, path in found if (path / "manifest.json").exists())
+    return sorted((step, path) for step, path in found if is_checkpoint(path))
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -181,7 +206,7 @@ def find_checkpoint(path: Path) -> Path:
             return embedded
         names = "".join(f" or {name!r}" for name in embedded_models())
         raise FileNotFoundError(f"{path} does not exist: give a run folder or a checkpoint folder{names}")
-    if (path / "manifest.json").exists():
+    if is_checkpoint(path):
         return path
     checkpoints = list_checkpoints(path / "checkpoints") or list_checkpoints(path)
     if not checkpoints:
@@ -196,11 +221,3 @@ def retain(root: Path, *, last: int, every: int | None = None) -> None:
             # without its manifest it is no checkpoint: a deletion that is cut short leaves nothing that loads
             (path / "manifest.json").unlink()
             shutil.rmtree(path)
-
-
-def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    try:
-        safetensors.torch.save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
-    except safetensors.SafetensorError as error:
-        # the library reports a failed write as an error of its own
-        raise OSError(f"cannot write {path.name}: {error}") from error

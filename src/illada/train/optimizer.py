@@ -20,10 +20,15 @@ class AdamWConfig:
     """Largest norm of the gradient over all parameters; None: no clipping."""
 
 
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by name: all of them, or an adapter's alone."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def build_optimizer(model: nn.Module, config: AdamWConfig) -> torch.optim.AdamW:
-    """Fused AdamW over the parameters of `model`; the loop sets the learning rate of each step."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    """Fused AdamW over what trains of `model`; the loop sets the learning rate of each step."""
+    matrices = [parameter for parameter in trained(model).values() if parameter.dim() > 1]
+    vectors = [parameter for parameter in trained(model).values() if parameter.dim() <= 1]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
@@ -35,14 +40,14 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     """The optimizer's tensors under the names of their parameters: `blocks.0.mlp.up_proj.weight/exp_avg`."""
     return {
         f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
+        for name, parameter in trained(model).items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 
 def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` gave."""
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained(model).items():
         prefix = f"{name}/"
         state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         if state:
@@ -53,7 +58,7 @@ def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, t
 
 
 class WeightAverage:
-    """Exponential moving average of a model's weights in fp32: average = decay * average + (1 - decay) * weights."""
+    """Exponential moving average, in fp32, of what trains: average = decay * average + (1 - decay) * weights."""
 
     def __init__(self, model: nn.Module, *, decay: float) -> None:
         """Start from the model's weights.
@@ -64,12 +69,12 @@ class WeightAverage:
         if not 0 < decay < 1:
             raise ValueError(f"the decay of the weight average must lie between 0 and 1, got {decay}")
         self.decay = decay
-        self.tensors = {name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
+        self.tensors = {name: parameter.detach().float().clone() for name, parameter in trained(model).items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights of one more step."""
-        weights = [parameter.detach().float() for _, parameter in model.named_parameters()]
+        weights = [parameter.detach().float() for parameter in trained(model).values()]
         torch._foreach_lerp_(list(self.tensors.values()), weights, 1 - self.decay)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:

@@ -14,11 +14,12 @@ import torch
 import tyro
 from rich.console import Console
 
+from illada.checkpoint.adapter import AdapterCard
 from illada.checkpoint.native import (
     checkpoint_path,
+    copy_tensors,
     list_checkpoints,
     load_checkpoint,
-    load_weights,
     retain,
     save_checkpoint,
 )
@@ -41,6 +42,7 @@ from illada.train.optimizer import (
     build_optimizer,
     load_optimizer_tensors,
     optimizer_tensors,
+    trained,
 )
 
 _LIVE = "live/"
@@ -95,6 +97,8 @@ class Task:
     objective: Objective
     measure: Callable[[Transformer], dict[str, float]]
     """Metrics on held-out data."""
+    adapter: AdapterCard | None = None
+    """Where an adapter trains, and the rest of the model does not."""
 
     @property
     def model_config(self) -> ModelConfig:
@@ -160,7 +164,7 @@ def restore(state: TrainState, checkpoint: Path, *, tokenizer: Tokenizer, data_i
         average = weights
         weights = {key[len(_LIVE) :]: value for key, value in saved.optimizer.items() if key.startswith(_LIVE)}
         state.average.load(average)
-    load_weights(state.model, weights, source=str(checkpoint))
+    copy_tensors(trained(state.model), weights, source=str(checkpoint))
     load_optimizer_tensors(state.model, state.optimizer, saved.optimizer)
     state.load_plain(saved.state)
 
@@ -225,7 +229,7 @@ def _train(
 
 
 def _save(state: TrainState, config: RunConfig, folder: Path, task: Task) -> None:
-    live = {name: parameter.detach() for name, parameter in state.model.named_parameters()}
+    live = {name: parameter.detach() for name, parameter in trained(state.model).items()}
     extra = {} if state.average is None else {f"{_LIVE}{name}": tensor for name, tensor in live.items()}
     root = folder / "checkpoints"
     save_checkpoint(
@@ -235,6 +239,7 @@ def _save(state: TrainState, config: RunConfig, folder: Path, task: Task) -> Non
         tokenizer=task.tokenizer,
         optimizer=optimizer_tensors(state.model, state.optimizer) | extra,
         state=state.plain() | {"corpus": task.data_identity},
+        adapter=task.adapter,
     )
     retain(root, last=config.loop.keep_last, every=config.loop.keep_every)
 
@@ -249,10 +254,10 @@ class _Measured:
     def __enter__(self) -> Transformer:
         model, average = self._state.model, self._state.average
         if average is not None:
-            self._live = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-            load_weights(model, average.tensors, source="the average")
+            self._live = {name: parameter.detach().clone() for name, parameter in trained(model).items()}
+            copy_tensors(trained(model), average.tensors, source="the average")
         return model
 
     def __exit__(self, *exception: object) -> None:
         if self._live:
-            load_weights(self._state.model, self._live, source="the run")
+            copy_tensors(trained(self._state.model), self._live, source="the run")

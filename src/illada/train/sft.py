@@ -9,11 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-import torch
 from rich.console import Console
 
 from illada.checkpoint.huggingface.configuration import Overrides
-from illada.checkpoint.saved import SavedModel, build
 from illada.checkpoint.source import model_digest, open_start
 from illada.config import fingerprint
 from illada.data.dialogues import Example
@@ -22,8 +20,12 @@ from illada.data.instruction_corpus import InstructionConfig, InstructionCorpus,
 from illada.data.instructions import InstructionSet, InstructionStream
 from illada.data.loader import Loader
 from illada.data.packing import PackedRows, PackingConfig, RowSource
+from illada.data.tokenizer import Tokenizer
 from illada.evaluate.response import response_bound
 from illada.model.device import choose_device
+from illada.model.lora import LoraConfig
+from illada.model.transformer import Transformer
+from illada.train.adapting import build_to_train
 from illada.train.objective import attention_for, build_objective, check_objective
 from illada.train.run import Outcome, RunConfig, Task, check_folder, execute
 
@@ -42,6 +44,8 @@ class SftConfig(RunConfig):
     examples: ExamplePacking = field(default_factory=ExamplePacking)
     epochs: float | None = None
     """Passes over the data, in place of the number of steps."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """With a rank, an adapter trains and the model that is fine-tuned stays as it is."""
     held_out_examples: int = 128
     """On which the bound of held-out responses is measured."""
 
@@ -106,8 +110,10 @@ def run(
             report(f"{file}: {rows.left_out:,} dialogues are longer than {config.length} tokens and left out")
     if config.epochs is not None:
         config = replace(config, loop=replace(config.loop, steps=steps_of(config, sources)))
-    identity = [fingerprint(config.instructions), corpus.folder.name, model_digest(saved.folder)]
-    task = _build_task(config, saved, corpus, sources, identity, device)
+    digest = model_digest(saved.folder)
+    identity = [fingerprint(config.instructions), corpus.folder.name, digest]
+    model, adapter = build_to_train(saved, config.lora, device=device, seed=config.seed, start=start, digest=digest)
+    task = replace(_build_task(config, model, saved.tokenizer, corpus, sources, identity), adapter=adapter)
     return execute(config, folder, task, resume=resume, console=console)
 
 
@@ -146,18 +152,18 @@ def held_out_examples(instructions: InstructionSet, count: int, *, longest: int)
 
 def _build_task(
     config: SftConfig,
-    saved: SavedModel,
+    model: Transformer,
+    tokenizer: Tokenizer,
     corpus: InstructionCorpus,
     sources: list[tuple[RowSource, float]],
     identity: list[str],
-    device: torch.device,
 ) -> Task:
-    mask_id = saved.tokenizer.specials.mask
+    mask_id = tokenizer.specials.mask
     examples = held_out_examples(corpus.held_out, config.held_out_examples, longest=config.length)
     return Task(
         title="fine-tuning",
-        model=build(saved, device=device, dtype=torch.float32).train(),
-        tokenizer=saved.tokenizer,
+        model=model,
+        tokenizer=tokenizer,
         loader=Loader(sources, seed=config.seed),
         data_identity=identity,
         row_length=config.length,
