@@ -1,4 +1,4 @@
-"""Writes the README's table of results from the files in benchmarks/results: no figure is typed by hand.
+"""Writes the README's tables of results from the files in benchmarks/results: no figure is typed by hand.
 
 python benchmarks/readme.py            rewrite the table
 python benchmarks/readme.py --check    exit with 1 if it is not what the files say
@@ -14,17 +14,57 @@ RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
 BEGIN = "<!-- results: written by benchmarks/readme.py from benchmarks/results/ -->\n"
 END = "<!-- end of results -->"
+STUDIES_BEGIN = "<!-- studies: written by benchmarks/readme.py from benchmarks/results/ -->\n"
+STUDIES_END = "<!-- end of studies -->"
 
 
 def main(arguments: list[str]) -> int:
     text = README.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    wanted = f"{before}{BEGIN}{table()}{END}{after}"
+    wanted = between(between(text, BEGIN, table(), END), STUDIES_BEGIN, studies(), STUDIES_END)
     if arguments == ["--check"]:
         return int(text != wanted)
     README.write_text(wanted, encoding="utf-8")
     return 0
+
+
+def between(text: str, begin: str, content: str, end: str) -> str:
+    """The text with this content between the two marks."""
+    before, rest = text.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}{content}{end}{after}"
+
+
+def studies() -> str:
+    """What the comparisons found, claim by claim."""
+    lines = []
+    for path in sorted(RESULTS.glob("studies_*.json")):
+        for name, study in json.loads(path.read_text())["records"].items():
+            first = study["arms"][0]
+            tokens = ", ".join(f"{count / 1e6:.2f}M tokens of {stage}" for stage, count in first["tokens"].items())
+            lines += [
+                f"[{name}](docs/results/{name}.md): {study['question']} {first['parameters'] / 1e6:.2f}M parameters, "
+                f"{tokens}, {study['seeds']} seeds. `illada compare {name}`",
+                "",
+                "| claim | measured | difference, 95 % | corrected p | outcome |",
+                "|---|---|---|---|---|",
+                *(f"| {' | '.join(claim_cells(claim))} |" for claim in study["claims"]),
+                "",
+            ]
+    return "\n".join(lines)
+
+
+def claim_cells(claim: dict[str, Any]) -> list[str]:
+    share = claim["measure"].startswith(("exact", "choice"))
+    scale, unit, digits = (100, " points", 1) if share else (1, "", 3)
+    low, high = claim["interval"]["low"], claim["interval"]["high"]
+    if share:
+        low, high = max(-1.0, low), min(1.0, high)
+    ends = ", ".join(f"{scale * value:+.{digits}f}" for value in (low, high))
+    means = [f"{scale * claim[key]:.{digits}f}{' %' if share else ''}" for key in ("better_mean", "worse_mean")]
+    p_value = "< 0.001" if claim["corrected_p"] < 0.001 else f"{claim['corrected_p']:.3f}"
+    outcome = {"contradicted": "the opposite is shown", "open": "not decided"}.get(claim["outcome"], claim["outcome"])
+    gap = f"{scale * claim['difference']:+.{digits}f}{unit} [{ends}]"
+    return [claim["says"], " against ".join(means), gap, p_value, f"**{outcome}**"]
 
 
 def table() -> str:
@@ -34,7 +74,8 @@ def table() -> str:
         result = json.loads(path.read_text())
         subject = result["subject"]
         command = f"`{result.get('command', f'python benchmarks/{subject}.py')}`"
-        lines += [f"| {what} | {value} | {command} |" for what, value in ROWS[subject](result)]
+        if subject in ROWS:  # the studies have a table of their own
+            lines += [f"| {what} | {value} | {command} |" for what, value in ROWS[subject](result)]
     return "\n".join(lines) + f"\n\n{machine()}\n"
 
 

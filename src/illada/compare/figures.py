@@ -73,6 +73,32 @@ def bars(some: Sequence[Bar], *, title: str, share: bool) -> str:
     return _svg(parts, height=height + 8, label=title)
 
 
+def forest(some: Sequence[Bar], *, title: str) -> str:
+    """Differences of shares with their intervals, to the left or the right of nothing."""
+    height = 50 + _ROW * len(some)
+    left = 16 + round(6.6 * max(len(bar.name) for bar in some))
+
+    def across(value: float) -> float:
+        return left + (min(max(value, -1.0), 1.0) + 1) / 2 * (_WIDTH - left - 90)
+
+    parts = [_title(title)]
+    for tick in (-1.0, -0.5, 0.0, 0.5, 1.0):
+        x, kind = across(tick), "zero" if tick == 0 else "axis"
+        parts.append(f"<line class='{kind}' x1='{x:.1f}' x2='{x:.1f}' y1='34' y2='{height - 14}'/>")
+        parts.append(f"<text class='faint' x='{x:.1f}' y='{height}' text-anchor='middle'>{100 * tick:+.0f}</text>")
+    for number, bar in enumerate(some):
+        y = 46 + _ROW * number
+        colour = COLOURS[-1] if bar.low <= 0 <= bar.high else COLOURS[0] if bar.value > 0 else COLOURS[1]
+        parts.append(f"<text x='{left - 10}' y='{y + 4}' text-anchor='end'>{html.escape(bar.name)}</text>")
+        parts.append(
+            f"<line x1='{across(bar.low):.1f}' x2='{across(bar.high):.1f}' y1='{y}' y2='{y}' "
+            f"stroke='{colour}' stroke-width='2'/>"
+        )
+        parts.append(f"<circle cx='{across(bar.value):.1f}' cy='{y}' r='5' fill='{colour}'/>")
+        parts.append(f"<text x='{_WIDTH - 80}' y='{y + 4}'>{100 * bar.value:+.1f}</text>")
+    return _svg(parts, height=height + 8, label=title)
+
+
 def curves(some: Sequence[Curve], *, title: str, across_is: str, share: bool, logarithmic: bool = False) -> str:
     """Lines with bands over a common axis."""
     points = [point for curve in some for point in curve.points]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from illada.compare.figures import Bar, Curve, Point, bars, curves
+from illada.compare.figures import Bar, Curve, Point, bars, curves, forest
 from illada.compare.verdict import gap_told, is_share, p_told, told
 from illada.evaluate.markup import document, escaped, table
 
@@ -22,6 +22,7 @@ def report(results: Results, *, command: str) -> str:
             f"<pre>{escaped(command)}</pre>",
             f"<p>{escaped(results['note'])}</p>" if results["note"] else "",
             "<h2>What the data allow to say</h2>",
+            claims_figure(results),
             _sentences(results),
             "<p class='soft'>Differences are paired by seed. Intervals are 95 %, Student's t over ",
             f"{len(results['seeds'])} seeds: they hold the chance of start, order and noise, not that of the ",
@@ -49,19 +50,44 @@ def report(results: Results, *, command: str) -> str:
     )
 
 
+def claims_figure(results: Results) -> str:
+    """The claims about shares as differences, for the claim to the right."""
+    rows = [
+        Bar(
+            name=f"{claim['measure']}: {claim['better']} - {_worse(claim)}",
+            value=claim["difference"]["value"],
+            low=claim["difference"]["interval"]["low"],
+            high=claim["difference"]["interval"]["high"],
+        )
+        for claim in results["claims"]
+        if is_share(claim["measure"])
+    ]
+    title = "Differences in points, 95 % over seeds: right of 0 speaks for the claim"
+    return forest(rows, title=title) if rows else ""
+
+
+def _worse(claim: Results) -> str:
+    """What stands on the other side; the same arm, where it was looked at earlier or measured otherwise."""
+    if claim["better"] != claim["worse"]:
+        return str(claim["worse"])
+    if claim["worse_look"] is not None:
+        return f"itself after {100 * claim['worse_look']:.0f} % of the stage"
+    return str(claim["worse_measure"])
+
+
 def _sentences(results: Results) -> str:
     rows = [f"<li>{escaped(claim['sentence'])}</li>" for claim in results["claims"]]
     return f"<ul>{''.join(rows)}</ul>" if rows else "<p>No claim is tested here: the numbers are below.</p>"
 
 
-def _final(arm: Results) -> list[dict[str, Any]]:
+def final(arm: Results) -> list[dict[str, Any]]:
     """What was measured at the end."""
     last = max(row["at"] for row in arm["measures"]) if arm["measures"] else 0
     return [row for row in arm["measures"] if row["at"] == last]
 
 
 def _names(results: Results, *, share: bool) -> list[str]:
-    found = dict.fromkeys(row["measure"] for arm in results["arms"] for row in _final(arm))
+    found = dict.fromkeys(row["measure"] for arm in results["arms"] for row in final(arm))
     return [name for name in found if is_share(name) == share]
 
 
@@ -78,7 +104,7 @@ def _answers(results: Results) -> list[str]:
                 dots=tuple(row["values"]),
             )
             for arm in results["arms"]
-            for row in _final(arm)
+            for row in final(arm)
             if row["measure"] == name
         ]
         found.append(bars(rows, title=name, share=True))
@@ -141,14 +167,14 @@ def _axis(results: Results) -> list[str]:
     """Arms of a series over the study's axis."""
     placed = [arm for arm in results["arms"] if arm["at"] is not None]
     found = []
-    for name in dict.fromkeys(row["measure"] for arm in placed for row in _final(arm)):
+    for name in dict.fromkeys(row["measure"] for arm in placed for row in final(arm)):
         some = []
         for series in dict.fromkeys(arm["series"] for arm in placed):
             points = sorted(
                 (arm["at"], row["value"], row["interval"]["low"], row["interval"]["high"])
                 for arm in placed
                 if arm["series"] == series
-                for row in _final(arm)
+                for row in final(arm)
                 if row["measure"] == name
             )
             some.append(Curve(name=series, points=tuple(Point(x=x, y=y, low=a, high=b) for x, y, a, b in points)))
@@ -161,7 +187,7 @@ def _likelihood(results: Results) -> str:
     """Nats, the bound with its Monte-Carlo error beside the exact value."""
     rows = []
     for arm in results["arms"]:
-        known = {row["measure"]: row for row in _final(arm)}
+        known = {row["measure"]: row for row in final(arm)}
         for name, row in known.items():
             if name.startswith("nats") and not name.endswith("error"):
                 error = known.get(f"{name}, error", {"value": 0.0})["value"]
@@ -181,7 +207,7 @@ def _costs(results: Results) -> str:
     """What an answer takes."""
     rows = []
     for arm in results["arms"]:
-        known = {row["measure"].partition("/")[0]: row["value"] for row in _final(arm) if "/answer" in row["measure"]}
+        known = {row["measure"].partition("/")[0]: row["value"] for row in final(arm) if "/answer" in row["measure"]}
         if known:
             rows.append([arm["name"], *(f"{known.get(name, 0):,.1f}" for name in _SIDE_NOTES)])
     if not rows:
@@ -261,7 +287,7 @@ def card(results: Results) -> list[tuple[str, str]]:
     return [
         (f"{arm['name']}: {row['measure']}", f"{told(row['measure'], row['value'])}")
         for arm in results["arms"]
-        for row in _final(arm)
+        for row in final(arm)
         if is_share(row["measure"])
     ]
 
