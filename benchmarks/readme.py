@@ -42,8 +42,11 @@ def studies() -> str:
             first = study["arms"][0]
             tokens = ", ".join(f"{count / 1e6:.2f}M tokens of {stage}" for stage, count in first["tokens"].items())
             lines += [
-                f"[{name}](docs/results/{name}.md): {study['question']} {first['parameters'] / 1e6:.2f}M parameters, "
-                f"{tokens}, {study['seeds']} seeds. `illada compare {name}`",
+                (
+                    f"[{name}](docs/results/{name}.md): {study['question']} "
+                    f"{first['parameters'] / 1e6:.2f}M parameters, {tokens}, {study['seeds']} seeds. "
+                    f"`illada compare {name}`"
+                ),
                 "",
                 "| claim | measured | difference, 95 % | corrected p | outcome |",
                 "|---|---|---|---|---|",

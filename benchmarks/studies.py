@@ -110,9 +110,11 @@ def page(results: dict[str, Any], spent: float) -> str:
         "",
         results["question"],
         "",
-        f"{first['parameters']:,} parameters, {tokens} tokens, {len(results['seeds'])} seeds, "
-        f"{spent:.0f} minutes of one busy CPU thread without the sweep. "
-        f"[The whole report]({name}.html) has every figure, the sweep of learning rates and all settings.",
+        (
+            f"{first['parameters']:,} parameters, {tokens} tokens, {len(results['seeds'])} seeds, {spent:.0f} minutes "
+            "of one thread of a busy CPU without the sweep. "
+            f"[The whole report]({name}.html) has every figure, the sweep of learning rates and all settings."
+        ),
         "",
         "```bash",
         f"illada compare {name}",
@@ -128,8 +130,8 @@ def page(results: dict[str, Any], spent: float) -> str:
         "",
         *measures(results),
         "",
-        "Mean over seeds with its 95 % interval (Student's t). A bound of a diffusion model lies above the value that it",
-        "bounds by an unknown amount; it is no worse for being higher than a twin's exact value.",
+        "Mean over seeds with its 95 % interval (Student's t). A diffusion model's nats are a bound, which lies above",
+        "the value that it bounds by an unknown amount; it need not be worse for being higher than a twin's value.",
         "",
     ]
     return "\n".join(lines)

@@ -89,6 +89,11 @@ def test_finished_runs_are_found_again(whole):
     assert {file: file.stat().st_mtime_ns for file in (whole / "pool").rglob(RESULT)} == before
 
 
+def test_several_processes_find_the_same(whole, tmp_path):
+    carry_out(tmp_path, jobs=2)
+    assert contents(tmp_path) == contents(whole)
+
+
 def killed_at_random(folder: Path, seconds: float) -> bool:
     """Carry the study out in a process of its own and kill it after a while; True if it had finished before."""
     process = multiprocessing.get_context("fork").Process(target=carry_out, args=(folder,))
@@ -130,8 +135,8 @@ def test_jobs_and_threads_must_be_some(options, tmp_path):
 def test_a_planted_effect_is_found_by_training(tmp_path):
     """Facts to learn by heart, and the same with wrong answers to most of them."""
     plan = small_plan()
-    lessons = Lessons(facts=Facts(forward=12))
-    stage = replace(plan.lessons, lessons=lessons, pace=Pace(steps=260, batch_size=12, curve=2, decay=0.5))
+    lessons = Lessons(facts=Facts(forward=8))
+    stage = replace(plan.lessons, lessons=lessons, pace=Pace(steps=120, batch_size=8, curve=1, decay=0.5))
     examples = replace(stage.examples, block_length=6)
     plan = replace(
         plan,
@@ -139,7 +144,7 @@ def test_a_planted_effect_is_found_by_training(tmp_path):
         model=replace(plan.model, attention="causal"),
         lessons=replace(stage, examples=examples),
         sampler=replace(plan.sampler, block_length=32, length=6),
-        exam=Exam(questions=12),
+        exam=Exam(questions=8),
     )
     study = Study(
         name="planted",
@@ -147,7 +152,7 @@ def test_a_planted_effect_is_found_by_training(tmp_path):
         plan=plan,
         arms=(Arm(name="right"), Arm(name="wrong", changes=(("lessons.lessons.wrong", 1.0),))),
         claims=(Claim(measure="exact/as told", better="right", worse="wrong", says="right answers teach more"),),
-        sweep=Sweep(rates=(6e-3,)),
+        sweep=Sweep(rates=(1e-2,)),
     )
     claim = summarize(conduct(study, Pool(path=tmp_path)))["claims"][0]
     assert claim["outcome"] == "shown", claim["sentence"]

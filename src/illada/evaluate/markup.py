@@ -24,7 +24,8 @@ details { margin: .4rem 0 } summary { cursor: pointer }
 .wide { overflow-x: auto } .wide td, .wide th { white-space: nowrap } .groups { width: auto; margin: .3rem 0 }
 svg { width: 100%; height: auto; margin: 1.5rem 0 .5rem }
 svg text { font: 13px system-ui, sans-serif; fill: var(--ink) }
-.axis { stroke: var(--line) } .zero { stroke: var(--soft) } .whisker { stroke: var(--mark); stroke-width: 2 } .dot { fill: var(--mark) }
+.axis { stroke: var(--line) } .zero { stroke: var(--soft) }
+.whisker { stroke: var(--mark); stroke-width: 2 } .dot { fill: var(--mark) }
 .paper { fill: var(--paper-mark) } svg .faint { fill: var(--soft) }
 """
 
