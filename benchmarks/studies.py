@@ -98,7 +98,8 @@ def figure(results: dict[str, Any]) -> str:
         ]
         svg = bars(rows, title=first, share=is_share(first))
     head, rest = svg.split(">", 1)
-    return f"{head}><style>{STYLE}</style><rect width='100%' height='100%' fill='var(--paper)'/>{rest}\n"
+    paper = "<rect width='100%' height='100%' fill='var(--paper)'/>"
+    return f"{head}><style>{STYLE}svg {{ margin: 0 }}</style>{paper}{rest}\n"
 
 
 def page(results: dict[str, Any], spent: float) -> str:

@@ -60,7 +60,7 @@ class Verdict:
         least, largest = (-1.0, 1.0) if is_share(measure) else (-math.inf, math.inf)
         low, high = max(least, gap.interval.low), min(largest, gap.interval.high)
         width = f"{gap_told(measure, gap.value)}, 95 % from {gap_told(measure, low)} to {gap_told(measure, high)}"
-        facts = f"{measure}: {means}, a difference of {width}; {p_told(self.corrected)}, {gap.count} seeds"
+        facts = f"{measure}: {means}, a difference of {width}; corrected {p_told(self.corrected)}, {gap.count} seeds"
         if self.outcome == "shown":
             return f"Shown at this scale: {claim.says} ({facts})."
         if self.outcome == "contradicted":

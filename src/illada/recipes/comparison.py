@@ -95,7 +95,7 @@ def planning(scale: Scale) -> Study:
         scale,
         lessons=_lessons(
             Lessons(skills=("sudoku", "countdown"), levels=(1,), problems=3000),
-            pace=_pace(scale, 300, batch_size=32),
+            pace=_pace(scale, 300, batch_size=16),
         ),
         exam=Exam(questions=100, choices=16, likelihoods=16),
     )
@@ -202,7 +202,7 @@ def matched(scale: Scale) -> Study:
 
 def sft_epochs(scale: Scale) -> Study:
     """Exact match after 1 to 12 epochs of fine-tuning, from the bases of `matched`."""
-    epochs, problems, batch = 12, 240, 16
+    epochs, problems, batch = 12, 160, 16
     lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=problems)
     size = problems * len(lessons.skills)
     pace = Pace(steps=epochs * (size // batch), batch_size=batch, curve=epochs // 2)
@@ -210,7 +210,7 @@ def sft_epochs(scale: Scale) -> Study:
         scale,
         text=_text(scale, steps=100),
         lessons=_lessons(lessons, pace=pace, looks=epochs // 2),
-        exam=Exam(questions=40, seen=40, likelihoods=0),
+        exam=Exam(questions=24, seen=24, likelihoods=0),
     )
     names = ("diffusion", "autoregressive")
     return Study(
