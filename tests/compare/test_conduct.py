@@ -24,8 +24,8 @@ from .conftest import small_plan, small_study
 COMPARED = (RESULTS, REPORT, RUNS, ARMS)
 
 
-def carry_out(folder: Path, jobs: int = 1) -> None:
-    study, pool = small_study(), Pool(path=folder / "pool")
+def carry_out(folder: Path, jobs: int = 1, study: Study | None = None) -> None:
+    study, pool = study or small_study(), Pool(path=folder / "pool")
     conducted = conduct(study, pool, jobs=jobs)
     write_study(folder / "out", summarize(conducted), conducted, pool, command="illada compare small")
 
@@ -89,14 +89,29 @@ def test_finished_runs_are_found_again(whole):
     assert {file: file.stat().st_mtime_ns for file in (whole / "pool").rglob(RESULT)} == before
 
 
-def test_several_processes_find_the_same(whole, tmp_path):
-    carry_out(tmp_path, jobs=2)
-    assert contents(tmp_path) == contents(whole)
+def two_arms() -> Study:
+    """A study of four runs."""
+    study = small_study(sweep=Sweep(rates=(2e-3,)))
+    return replace(study, arms=study.arms[:2])
+
+
+@pytest.fixture(scope="module")
+def whole_of_two(tmp_path_factory) -> Path:
+    """That study, never interrupted."""
+    folder = tmp_path_factory.mktemp("two")
+    carry_out(folder, study=two_arms())
+    return folder
+
+
+def test_several_processes_find_the_same(whole_of_two, tmp_path):
+    carry_out(tmp_path, jobs=2, study=two_arms())
+    assert contents(tmp_path) == contents(whole_of_two)
 
 
 def killed_at_random(folder: Path, seconds: float) -> bool:
     """Carry the study out in a process of its own and kill it after a while; True if it had finished before."""
-    process = multiprocessing.get_context("fork").Process(target=carry_out, args=(folder,))
+    arguments = {"folder": folder, "study": two_arms()}
+    process = multiprocessing.get_context("fork").Process(target=carry_out, kwargs=arguments)
     process.start()
     process.join(seconds)
     if process.is_alive():
@@ -106,14 +121,14 @@ def killed_at_random(folder: Path, seconds: float) -> bool:
     return process.exitcode == 0
 
 
-def test_a_study_that_is_killed_again_and_again_ends_with_the_same_report(whole, tmp_path):
+def test_a_study_that_is_killed_again_and_again_ends_with_the_same_report(whole_of_two, tmp_path):
     draw, finished = random.Random(time.time_ns()), False
-    for number in range(60):
-        finished = killed_at_random(tmp_path, draw.uniform(0.3, 1.5) * (1 + number / 4))
+    for number in range(40):
+        finished = killed_at_random(tmp_path, draw.uniform(0.3, 1.5) * (1 + number / 2))
         if finished:
             break
     assert finished
-    assert contents(tmp_path) == contents(whole)
+    assert contents(tmp_path) == contents(whole_of_two)
 
 
 def test_a_run_that_diverged_is_told_of(tmp_path, monkeypatch):

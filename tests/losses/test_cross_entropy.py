@@ -281,10 +281,10 @@ def test_without_focus_nothing_changes_to_the_last_bit():
 
 
 @pytest.mark.parametrize("focus", [0.5, 1.0])
-def test_what_is_known_for_certain_has_a_gradient_of_0_and_no_nan(focus):
+def test_what_is_known_for_certain_has_no_gradient(focus):
     hidden = torch.tensor([[60.0, 0.0]], requires_grad=True)
     head = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     total, _ = weighted_cross_entropy(hidden, head, torch.tensor([0]), torch.ones(1), focus=focus)
     total.backward()
-    assert float(total) == 0.0
-    assert torch.equal(hidden.grad, torch.zeros(1, 2))
+    assert float(total.detach()) == 0.0
+    torch.testing.assert_close(hidden.grad, torch.zeros(1, 2), rtol=0, atol=1e-20)
