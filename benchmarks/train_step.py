@@ -45,8 +45,8 @@ from illada.model.config import ModelConfig, named_size
 from illada.model.device import choose_device
 from illada.model.transformer import Transformer, initialize
 from illada.seeding import Stream
-from illada.train.loop import autocast
 from illada.train.optimizer import AdamWConfig, build_optimizer
+from illada.train.step import autocast
 
 MASK_ID = 0
 SPLIT_PROBABILITY = 0.3

@@ -72,7 +72,11 @@ def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
 def _complain(message: str, *, code: int) -> int:
     if os.environ.get("ILLADA_DEBUG") and sys.exc_info()[0] is not None:
         raise  # called from an except block only
-    print(f"illada: {message}", file=sys.stderr)  # noqa: T201
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # as torchrun says it
+    # what was asked for wrongly, all processes of a machine find alike: one says it
+    if not several or code != 2 or os.environ.get("LOCAL_RANK", "0") == "0":
+        speaker = f"process {os.environ.get('RANK', '0')}: " if several else ""
+        print(f"illada: {speaker}{message}", file=sys.stderr)  # noqa: T201
     return code
 
 

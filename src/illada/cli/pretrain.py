@@ -8,6 +8,7 @@ import tyro
 from rich.console import Console
 
 from illada.cli.flags import default_cache, parse, take_recipe
+from illada.distributed.processes import speaks_for_all
 from illada.recipes.pretraining import PRETRAINING
 from illada.train.pretrain import PretrainConfig, run
 
@@ -35,11 +36,11 @@ def command(arguments: list[str]) -> int:
     default = Arguments(config=PRETRAINING[recipe]())
     chosen = parse(Arguments, flags, command=f"pretrain {recipe}", default=default)
     folder = chosen.out or Path("runs") / recipe
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not speaks_for_all())
     outcome = run(chosen.config, folder, cache=chosen.cache, resume=chosen.resume, console=console)
     if outcome.stopped_by:
         console.print(
             f"left at step {outcome.steps} ({outcome.stopped_by}): add --resume to go on", markup=False, highlight=False
         )
-    Console().print(str(outcome.checkpoint), markup=False, highlight=False, soft_wrap=True)
+    Console(quiet=not speaks_for_all()).print(str(outcome.checkpoint), markup=False, highlight=False, soft_wrap=True)
     return 0

@@ -75,8 +75,25 @@ class Loader:
             raise ValueError(f"rank is {rank}, but the {world} processes are numbered from 0")
         first, share = self._example, batch_size // world
         places = [self._take() for _ in range(batch_size)]
-        own = range(rank * share, (rank + 1) * share)
-        return self._read([places[number] for number in own], first=first + own.start)
+        parts = [range(number * share, (number + 1) * share) for number in range(world)]
+        batch = self._read([places[number] for number in parts[rank]], first=first + parts[rank].start)
+        if batch.parts is None:
+            return batch
+        if world == 1 or not batch.stretches:
+            return batch.trimmed()
+        # ends of text reach up to the longest example of the batch, which another process may hold
+        others = [self._read(places[part.start : part.stop], first=first + part.start) for part in parts]
+        return batch.cut(max(other.used_width for other in others))
+
+    @property
+    def example(self) -> int:
+        """The number of the next example."""
+        return self._example
+
+    def skip(self, count: int) -> None:
+        """Pass over so many examples as if they had been given out."""
+        for _ in range(count):
+            self._take()
 
     def state(self) -> dict[str, Any]:
         """Where the loader stands, as plain data for JSON."""
@@ -128,11 +145,10 @@ class Loader:
             rows.append(self._sources[source].read(row, example=example, epoch=epoch))
             epochs.append(epoch)
         parts = [row.parts for row in rows if row.parts is not None]
-        batch = Batch(
+        return Batch(
             tokens=torch.from_numpy(np.stack([row.tokens for row in rows])),
             segments=torch.from_numpy(np.stack([row.segments for row in rows])),
             example=torch.arange(first, first + len(places)),
             epoch=torch.tensor(epochs),
             parts=torch.from_numpy(np.stack(parts)) if parts else None,
         )
-        return batch.trimmed() if parts else batch

@@ -84,13 +84,26 @@ class Batch:
             parts=None if self.parts is None else self.parts[part],
         )
 
-    def trimmed(self) -> "Batch":
-        """The same rows without the columns at their end in which all is padding or stretch."""
+    @property
+    def stretches(self) -> bool:
+        """Whether some of what is learnt depends on how long the other rows of the batch are."""
+        return self.parts is not None and bool((self.parts == Part.STRETCH).any())
+
+    @property
+    def used_width(self) -> int:
+        """Columns up to the last that is more than padding or stretch in some row; at least 1."""
         idle = self.segments == PADDING
         if self.parts is not None:
             idle |= self.parts == Part.STRETCH
         used = (~idle).any(0).nonzero()
-        width = int(used[-1]) + 1 if len(used) else 1
+        return int(used[-1]) + 1 if len(used) else 1
+
+    def trimmed(self) -> "Batch":
+        """The same rows without the columns at their end in which all is padding or stretch."""
+        return self.cut(self.used_width)
+
+    def cut(self, width: int) -> "Batch":
+        """The first `width` columns."""
         return Batch(
             tokens=self.tokens[:, :width],
             segments=self.segments[:, :width],

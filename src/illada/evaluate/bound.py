@@ -65,7 +65,7 @@ class Bound:
         }
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference tensors could not be trained on afterwards, and sharded weights are gathered here
 def held_out_bound(
     model: Transformer, held_out: HeldOut, *, mask_id: int, samples: int = 4, seed: int = 0, batch_size: int = 16
 ) -> Bound:

@@ -44,6 +44,8 @@ class Transformer(nn.Module):
         """
         self._check_length(tokens)
         x = self.embedding(tokens)
+        if torch.is_autocast_enabled(tokens.device.type):
+            x = x.float()  # the residual stream stays in fp32, also where the weights come in less
         causal = self.config.attention == "causal"
         layout = attention_layout(segments, causal=causal, dtype=self._compute_dtype(tokens.device))
         if segments is None:
@@ -107,26 +109,28 @@ class Transformer(nn.Module):
 
 @torch.no_grad()
 def initialize(model: Transformer, *, seed: int) -> None:
-    """Fill the weights: normal, the same numbers on any device and for any order of construction.
+    """Fill the weights with their `initial_values`."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(initial_values(model.config, name, parameter.shape, seed=seed))
+
+
+def initial_values(config: ModelConfig, name: str, shape: torch.Size, *, seed: int) -> Tensor:
+    """What the parameter `name` starts with: normal, the same numbers on any device and in any order.
 
     Linear layers have standard deviation `init_std`; those that write to the residual stream (o_proj, down_proj)
     init_std / sqrt(2 layers); the embedding sqrt(1 / (2 hidden)); norms are 1: the rule of the published iLLaDA model
     file. Every tensor has a stream of its own, named after it.
     """
-    config = model.config
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
-            parameter.fill_(1.0)
-            continue
-        if name.startswith("embedding"):
-            std = (2 * config.hidden_size) ** -0.5
-        elif name.endswith(("o_proj.weight", "down_proj.weight")):
-            std = config.init_std * (2 * config.layers) ** -0.5
-        else:
-            std = config.init_std
-        generator = torch.Generator().manual_seed(_tensor_seed(seed, name))
-        values = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
-        parameter.copy_(values.mul_(std))
+    if len(shape) == 1:
+        return torch.ones(shape)
+    if name.startswith("embedding"):
+        std = (2 * config.hidden_size) ** -0.5
+    elif name.endswith(("o_proj.weight", "down_proj.weight")):
+        std = config.init_std * (2 * config.layers) ** -0.5
+    else:
+        std = config.init_std
+    generator = torch.Generator().manual_seed(_tensor_seed(seed, name))
+    return torch.randn(shape, generator=generator, dtype=torch.float32).mul_(std)
 
 
 def _tensor_seed(seed: int, name: str) -> int:

@@ -106,12 +106,12 @@ class DiffusionObjective:
         self._chunk_logits = chunk_logits
 
     def normaliser(self, batch: Batch) -> int:
-        """What the loss of a step is divided by; `batch` is the whole step."""
+        """What the loss of a step is divided by, for these rows of it: the sum over its parts is that of the step."""
         if self._config.normaliser == "tokens":
             return batch.token_count
         if self._config.normaliser == "examples":
             return sum(len(row[row != PADDING].unique()) for row in batch.segments)
-        return max(1, int(self.corrupt(batch)[1].sum()))
+        return int(self.corrupt(batch)[1].sum())
 
     def corrupt(self, batch: Batch, *, segments: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """(x_t, where it is masked, t of every position), each [batch, length], on the device of the batch.

@@ -10,10 +10,11 @@ from illada.config import fingerprint
 from illada.data.corpus import Corpus, CorpusConfig, prepare
 from illada.data.loader import Loader
 from illada.data.packing import PackedRows, PackingConfig
+from illada.distributed.mesh import Mesh
+from illada.distributed.processes import joined
 from illada.evaluate.bound import HeldOut, held_out_bound
 from illada.model.config import ModelConfig
-from illada.model.device import choose_device
-from illada.model.transformer import Transformer, initialize
+from illada.model.transformer import Transformer, initial_values
 from illada.train.objective import build_objective, check_objective
 from illada.train.run import Outcome, RunConfig, Task, check_folder, execute
 
@@ -70,19 +71,25 @@ def run(
         ValueError: the configuration is not the run's, or the corpus or a checkpoint is not fit for use.
         OSError: the disk is full, say; the newest complete checkpoint stays.
     """
-    console = console or Console(quiet=True)
-    check_folder(folder, resume=resume)
-    device = choose_device(config.device)
-    corpus = prepare(config.corpus, cache, report=lambda text: console.print(text, markup=False, highlight=False))
-    config = replace(config, model=replace(config.model, vocab_size=corpus.tokenizer.vocab_size))
-    # first what may be refused: a folder that is there holds a run that has begun
-    return execute(config, folder, build_task(config, corpus, device), resume=resume, console=console)
+    with joined() as processes:
+        console = console if console is not None and processes.first else Console(quiet=True)
+        check_folder(folder, resume=resume or processes.restarted)
+        mesh = Mesh(config.mesh, processes=processes, device=processes.device(config.device))
+
+        def report(text: str) -> None:
+            console.print(text, markup=False, highlight=False)
+
+        corpus = processes.in_turn(lambda: prepare(config.corpus, cache, report=report))
+        config = replace(config, model=replace(config.model, vocab_size=corpus.tokenizer.vocab_size))
+        # first what may be refused: a folder that is there holds a run that has begun
+        task = build_task(config, corpus)
+        return execute(config, folder, task, resume=resume or processes.restarted, console=console, mesh=mesh)
 
 
-def build_task(config: PretrainConfig, corpus: Corpus, device: torch.device) -> Task:
+def build_task(config: PretrainConfig, corpus: Corpus) -> Task:
     """A new model, the rows of the corpus, the objective and the held-out bound."""
-    model = Transformer(config.model)
-    initialize(model, seed=config.seed)
+    with torch.device("meta"):
+        model = Transformer(config.model)
     pad, mask_id = corpus.tokenizer.specials.pad, corpus.tokenizer.specials.mask
     sources = [
         (PackedRows(shards, config.packing, seed=config.seed, pad=pad), weight) for shards, weight in corpus.train
@@ -90,7 +97,8 @@ def build_task(config: PretrainConfig, corpus: Corpus, device: torch.device) -> 
     held_out = HeldOut.from_shards(corpus.held_out, rows=config.held_out.rows, length=config.packing.length)
     return Task(
         title="pre-training",
-        model=model.to(device),
+        model=model,
+        values=lambda name, shape: initial_values(config.model, name, shape, seed=config.seed),
         tokenizer=corpus.tokenizer,
         loader=Loader(sources, seed=config.seed),
         # the manifests hold the SHA-256 of every token

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-import torch
 from rich.console import Console
 
 from illada.checkpoint.native import Checkpoint, find_checkpoint, load_checkpoint, load_weights
@@ -20,9 +19,10 @@ from illada.data.instruction_corpus import InstructionConfig, InstructionCorpus,
 from illada.data.instructions import InstructionSet, InstructionStream
 from illada.data.loader import Loader
 from illada.data.packing import PackedRows, PackingConfig, RowSource
+from illada.distributed.mesh import Mesh
+from illada.distributed.processes import joined
 from illada.durable import sha256
 from illada.evaluate.response import response_bound
-from illada.model.device import choose_device
 from illada.model.transformer import Transformer
 from illada.train.objective import build_objective, check_objective
 from illada.train.run import Outcome, RunConfig, Task, check_folder, execute
@@ -86,9 +86,22 @@ def run(
             no template, another run's configuration.
         OSError: the disk is full, say; the newest complete checkpoint stays.
     """
-    console = console or Console(quiet=True)
-    check_folder(folder, resume=resume)
-    device = choose_device(config.device)
+    with joined() as processes:
+        console = console if console is not None and processes.first else Console(quiet=True)
+        resume = resume or processes.restarted
+        check_folder(folder, resume=resume)
+        mesh = Mesh(config.mesh, processes=processes, device=processes.device(config.device))
+        config, task = processes.in_turn(lambda: prepare_task(config, start=start, cache=cache, console=console))
+        return execute(config, folder, task, resume=resume, console=console, mesh=mesh)
+
+
+def prepare_task(config: SftConfig, *, start: Path, cache: Path, console: Console) -> tuple[SftConfig, Task]:
+    """The configuration with its number of steps, and what it trains: the model in `start`, on encoded dialogues.
+
+    Raises:
+        FileNotFoundError: the checkpoint or a file of dialogues does not exist.
+        ValueError: rows longer than the model's context, a broken line, or no template.
+    """
     checkpoint = find_checkpoint(start)
     saved = load_checkpoint(checkpoint)
     check_objective(config.objective, saved.model_config.attention)
@@ -105,9 +118,8 @@ def run(
             report(f"{file}: {rows.left_out:,} dialogues are longer than {config.length} tokens and left out")
     if config.epochs is not None:
         config = replace(config, loop=replace(config.loop, steps=steps_of(config, sources)))
-    identity = [fingerprint(config.instructions), corpus.folder.name, sha256(checkpoint / "model.safetensors")]
-    task = _build_task(config, saved, corpus, sources, identity, device, source=str(checkpoint))
-    return execute(config, folder, task, resume=resume, console=console)
+    identity = [fingerprint(config.instructions), corpus.folder.name, sha256(checkpoint / "manifest.json")]
+    return config, _build_task(config, saved, corpus, sources, identity, source=str(checkpoint))
 
 
 def row_sources(config: SftConfig, corpus: InstructionCorpus, *, pad: int, eos: int) -> list[tuple[RowSource, float]]:
@@ -149,7 +161,6 @@ def _build_task(
     corpus: InstructionCorpus,
     sources: list[tuple[RowSource, float]],
     identity: list[str],
-    device: torch.device,
     *,
     source: str,
 ) -> Task:
@@ -159,7 +170,7 @@ def _build_task(
     examples = held_out_examples(corpus.held_out, config.held_out_examples, longest=config.length)
     return Task(
         title="fine-tuning",
-        model=model.to(device),
+        model=model,
         tokenizer=saved.tokenizer,
         loader=Loader(sources, seed=config.seed),
         data_identity=identity,

@@ -1,0 +1,86 @@
+"""A model laid out over the mesh: matrices divided, activations checkpointed, blocks compiled, weights sharded.
+
+Weights, gradients and moments are in fp32 and divided among processes (FSDP2). For the computation the weights of one
+block at a time are gathered, in the dtype that is computed in; gradients are summed in fp32.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from illada.distributed.activation import ActivationCheckpointing, checkpoint_activations
+from illada.distributed.mesh import Mesh
+from illada.distributed.tensor_parallel import divide_matrices
+from illada.model.transformer import Transformer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How a model is laid out, beside the mesh."""
+
+    dtype: torch.dtype | None = None
+    """In which the weights are gathered; None: fp32."""
+    activation_checkpointing: ActivationCheckpointing = "none"
+    compile: bool = False
+
+
+def distribute(model: Transformer, mesh: Mesh, layout: Layout) -> None:
+    """Lay `model` out over `mesh`, in place; its parameters may be on the meta device, and are then without values.
+
+    Raises:
+        ValueError: the model cannot be divided so.
+    """
+    if mesh.tensor is not None:
+        divide_matrices(model, mesh.tensor)
+    checkpoint_activations(model, layout.activation_checkpointing)
+    if layout.compile:
+        compile_blocks(model)
+    if mesh.parameters is not None:
+        _shard(model, mesh.parameters, layout.dtype)
+    if model.embedding.weight.is_meta:
+        model.to_empty(device=mesh.device)
+    else:
+        model.to(mesh.device)
+
+
+def compile_blocks(model: Transformer) -> None:
+    """torch.compile every block: they share one graph, so it takes the time of one, whatever the depth."""
+    for block in model.blocks:
+        block.forward = torch.compile(block.forward, dynamic=False)
+
+
+def accumulate(model: nn.Module, *, last: bool) -> None:
+    """Say whether the next backward pass is the last of the step: only then gradients are summed over processes.
+
+    Until then each process keeps the gradient of its own rows, and the weights stay gathered.
+    """
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(last)
+        model.set_reshard_after_backward(last)
+        model.set_is_last_backward(last)
+
+
+def release(model: nn.Module) -> None:
+    """Let go of weights that were gathered for a forward pass without a backward pass.
+
+    Before parameters are read or written by name: what is gathered is a copy that would be out of date.
+    """
+    if isinstance(model, FSDPModule):
+        model.reshard()
+
+
+def _shard(model: Transformer, mesh: DeviceMesh, dtype: torch.dtype | None) -> None:
+    # the residual stream keeps its dtype: what enters a block is not cast
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    # the rest of the model: the head's matrix stays gathered behind the forward pass, for the loss to use
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            # the loss is divided by what is common to the whole step: its parts are added, not averaged
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
