@@ -63,8 +63,10 @@ class Loader:
         self._example = 0
         self._taken = [0] * len(sources)
 
-    def next(self, batch_size: int, *, rank: int = 0, world: int = 1) -> Batch:
+    def next(self, batch_size: int, *, rank: int = 0, world: int = 1, multiple: int = 1) -> Batch:
         """Advance by `batch_size` examples and return the share of process `rank` of `world`, in order.
+
+        Rows that need not be as long as they are come shortened, to a multiple of `multiple` positions.
 
         Raises:
             ValueError: `batch_size` is not positive or does not divide by `world`, or there is no such rank.
@@ -80,10 +82,10 @@ class Loader:
         if batch.parts is None:
             return batch
         if world == 1 or not batch.stretches:
-            return batch.trimmed()
+            return batch.cut(_rounded(batch.used_width, multiple))
         # ends of text reach up to the longest example of the batch, which another process may hold
         others = [self._read(places[part.start : part.stop], first=first + part.start) for part in parts]
-        return batch.cut(max(other.used_width for other in others))
+        return batch.cut(_rounded(max(other.used_width for other in others), multiple))
 
     @property
     def example(self) -> int:
@@ -152,3 +154,7 @@ class Loader:
             epoch=torch.tensor(epochs),
             parts=torch.from_numpy(np.stack(parts)) if parts else None,
         )
+
+
+def _rounded(width: int, multiple: int) -> int:
+    return -(-width // multiple) * multiple

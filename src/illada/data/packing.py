@@ -98,10 +98,6 @@ class Batch:
         used = (~idle).any(0).nonzero()
         return int(used[-1]) + 1 if len(used) else 1
 
-    def trimmed(self) -> "Batch":
-        """The same rows without the columns at their end in which all is padding or stretch."""
-        return self.cut(self.used_width)
-
     def cut(self, width: int) -> "Batch":
         """The first `width` columns."""
         return Batch(

@@ -5,7 +5,6 @@ arXiv 2407.21783, section 3.3.2); with grouped queries they are small. So any ma
 ring attention of PyTorch (`torch.distributed.tensor.experimental`) takes no mask, and iLLaDA's rows are split.
 """
 
-import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
@@ -15,13 +14,19 @@ from illada.model.transformer import Transformer
 
 
 def divide_rows(model: Transformer, mesh: DeviceMesh) -> None:
-    """Let this process compute its part of every row: the processes of a mesh of one dimension share them."""
+    """Let this process compute its part of every row: the processes of a mesh of one dimension share them.
+
+    Raises:
+        ValueError: the model's attention is causal.
+    """
+    if model.config.attention == "causal":
+        raise ValueError("mesh.context divides rows that are seen in both directions, and this model is causal")
 
     def gather(states: Tensor) -> Tensor:
-        """[..., part of the row, head] -> [..., row, head]; the gradient of what all use is summed, part by part."""
         dim = states.dim() - 2
         divided = DTensor.from_local(states.contiguous(), mesh, [Shard(dim)], run_check=False)
+        # each process uses all of them: the gradients of a position's states are summed where it is computed
         whole: Tensor = divided.redistribute(placements=[Replicate()]).to_local(grad_placements=[Partial()])
         return whole
 
-    model.share = Share(number=mesh.get_local_rank(), count=mesh.size(), gather=torch.compiler.disable(gather))
+    model.share = Share(number=mesh.get_local_rank(), count=mesh.size(), gather=gather)

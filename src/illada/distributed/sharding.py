@@ -12,6 +12,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from illada.distributed.activation import ActivationCheckpointing, checkpoint_activations
+from illada.distributed.context import divide_rows
+from illada.distributed.float8 import Float8, use_float8
 from illada.distributed.mesh import Mesh
 from illada.distributed.tensor_parallel import divide_matrices
 from illada.model.transformer import Transformer
@@ -25,16 +27,23 @@ class Layout:
     """In which the weights are gathered; None: fp32."""
     activation_checkpointing: ActivationCheckpointing = "none"
     compile: bool = False
+    float8: Float8 = "none"
 
 
 def distribute(model: Transformer, mesh: Mesh, layout: Layout) -> None:
     """Lay `model` out over `mesh`, in place; its parameters may be on the meta device, and are then without values.
 
     Raises:
-        ValueError: the model cannot be divided so.
+        ValueError: the model cannot be divided so, or the device cannot compute so.
+        ImportError: fp8 is asked for, and torchao is not installed.
     """
+    if layout.float8 != "none" and mesh.tensor is not None:
+        raise ValueError(f"fp8 does not go with matrices that are divided (mesh.tensor {mesh.tensor.size()})")
+    use_float8(model, layout.float8, device=mesh.device)
     if mesh.tensor is not None:
         divide_matrices(model, mesh.tensor)
+    if mesh.context is not None:
+        divide_rows(model, mesh.context)
     checkpoint_activations(model, layout.activation_checkpointing)
     if layout.compile:
         compile_blocks(model)

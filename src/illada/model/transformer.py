@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from illada.model.attention import attention_layout, segment_positions
+from illada.model.attention import Share, attention_layout, segment_positions
 from illada.model.cache import KeyValueCache, LayerWatch, Selection
 from illada.model.config import ModelConfig
 from illada.model.layers import Block, RMSNorm
@@ -24,14 +24,20 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config)
         self.head = None if config.tied_head else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.share: Share | None = None
+        """Where several processes divide every row, the part that is computed here."""
 
     @property
     def head_weight(self) -> Tensor:
         """The matrix [vocab, hidden] that turns a hidden state into logits."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    def forward(self, tokens: Tokens, segments: Segments | None = None) -> Hidden:
-        """The residual stream after the final norm.
+    def positions_here(self, length: int) -> slice:
+        """The positions of rows of `length` whose hidden states `forward` gives: all, unless rows are divided."""
+        return slice(0, length) if self.share is None else self.share.positions(length)
+
+    def forward(self, tokens: Tokens, segments: Segments | None = None) -> Float[Tensor, "batch positions_here hidden"]:
+        """The residual stream after the final norm, at `positions_here`.
 
         Args:
             tokens: ids, int64.
@@ -43,16 +49,17 @@ class Transformer(nn.Module):
             ValueError: the rows are longer than `config.max_length`.
         """
         self._check_length(tokens)
-        x = self.embedding(tokens)
+        own = self.positions_here(tokens.shape[1])
+        x = self.embedding(tokens[:, own])
         if torch.is_autocast_enabled(tokens.device.type):
             x = x.float()  # the residual stream stays in fp32, also where the weights come in less
-        causal = self.config.attention == "causal"
-        layout = attention_layout(segments, causal=causal, dtype=self._compute_dtype(tokens.device))
+        causal, dtype = self.config.attention == "causal", self._compute_dtype(tokens.device)
+        layout = attention_layout(segments, causal=causal, dtype=dtype, share=self.share)
         if segments is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         else:
             positions = segment_positions(segments)
-        angles = rotary_angles(positions, self.config.head_size, self.config.rope_theta)
+        angles = rotary_angles(positions[:, own], self.config.head_size, self.config.rope_theta)
         for block in self.blocks:
             x = block(x, angles, layout)
         hidden: Hidden = self.norm(x)

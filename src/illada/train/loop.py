@@ -20,6 +20,7 @@ from torch import Tensor
 from illada.data.loader import Loader
 from illada.data.packing import Batch
 from illada.distributed.activation import ActivationCheckpointing
+from illada.distributed.float8 import Float8
 from illada.distributed.mesh import Mesh, alone
 from illada.model.transformer import Transformer
 from illada.track.console import ProgressBar
@@ -52,6 +53,8 @@ class LoopConfig:
     """torch.compile the blocks: slower to start, faster once it runs."""
     activation_checkpointing: ActivationCheckpointing = "none"
     """What is computed twice instead of kept: nothing, what is cheap (selective), or every block (full)."""
+    fp8: Float8 = "none"
+    """Matrix products of the blocks in fp8, on GPUs that have it (extra `fp8`): one scale per tensor, or per row."""
     log_every: int = 10
     validate_every: int = 100
     """Steps between two measurements of the held-out bound; it is measured before the first step and after the last
@@ -75,11 +78,9 @@ class LoopConfig:
             raise ValueError(f"validate_every must be 0 or more, got {self.validate_every}")
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise ValueError(f"micro_batch_size must be at least 1, got {self.micro_batch_size}")
-        if self.activation_checkpointing not in get_args(ActivationCheckpointing):
-            raise ValueError(
-                f"activation_checkpointing must be one of {', '.join(get_args(ActivationCheckpointing))}; got "
-                f"{self.activation_checkpointing!r}"
-            )
+        for name, choices in (("activation_checkpointing", ActivationCheckpointing), ("fp8", Float8)):
+            if (value := getattr(self, name)) not in get_args(choices):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}; got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)

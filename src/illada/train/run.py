@@ -171,6 +171,7 @@ def new_state(config: RunConfig, task: Task, mesh: Mesh) -> TrainState:
         dtype=compute_dtype(config.loop.precision, mesh.device),
         activation_checkpointing=config.loop.activation_checkpointing,
         compile=config.loop.compile,
+        float8=config.loop.fp8,
     )
     distribute(task.model, mesh, layout)
     if task.values is not None:
