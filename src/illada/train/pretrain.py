@@ -82,11 +82,11 @@ def run(
         corpus = processes.in_turn(lambda: prepare(config.corpus, cache, report=report))
         config = replace(config, model=replace(config.model, vocab_size=corpus.tokenizer.vocab_size))
         # first what may be refused: a folder that is there holds a run that has begun
-        task = build_task(config, corpus)
+        task = build_task(config, corpus, mesh=mesh)
         return execute(config, folder, task, resume=resume or processes.restarted, console=console, mesh=mesh)
 
 
-def build_task(config: PretrainConfig, corpus: Corpus) -> Task:
+def build_task(config: PretrainConfig, corpus: Corpus, *, mesh: Mesh | None = None) -> Task:
     """A new model, the rows of the corpus, the objective and the held-out bound."""
     with torch.device("meta"):
         model = Transformer(config.model)
@@ -106,6 +106,6 @@ def build_task(config: PretrainConfig, corpus: Corpus) -> Task:
         row_length=config.packing.length,
         objective=build_objective(config.objective, config.noise, mask_id=mask_id, seed=config.seed),
         measure=lambda model: held_out_bound(
-            model, held_out, mask_id=mask_id, samples=config.held_out.samples
+            model, held_out, mask_id=mask_id, samples=config.held_out.samples, mesh=mesh
         ).metrics(),
     )

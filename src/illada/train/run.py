@@ -28,6 +28,7 @@ from illada.distributed.sharding import Layout, distribute, release
 from illada.distributed.stragglers import ForwardClock, spread_of_processes
 from illada.durable import write_text
 from illada.model.accounting import count_flops
+from illada.model.attention import Share
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer
 from illada.track.console import ProgressBar
@@ -292,15 +293,17 @@ def _peers_in_sight(mesh: Mesh) -> Iterator[None]:
 
 
 class _Measured:
-    """While entered, the model holds the weights that are to be measured: the average's, where there is one."""
+    """While entered, the model holds the weights that are to be measured, and computes whole rows."""
 
     def __init__(self, state: TrainState) -> None:
         self._state = state
         self._live: dict[str, torch.Tensor] = {}
+        self._share: Share | None = None
 
     def __enter__(self) -> Transformer:
         model, average = self._state.model, self._state.average
         release(model)
+        self._share, model.share = model.share, None  # without gradients there is room for whole rows
         if average is not None:
             self._live = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
             load_weights(model, average.tensors, source="the average")
@@ -308,5 +311,6 @@ class _Measured:
 
     def __exit__(self, *exception: object) -> None:
         release(self._state.model)
+        self._state.model.share = self._share
         if self._live:
             load_weights(self._state.model, self._live, source="the run")
