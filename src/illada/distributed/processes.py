@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from illada.model.device import choose_device
 
@@ -138,6 +140,15 @@ class Processes:
             raise PeerError("another process of the job failed: see its message")
 
 
+def _meet() -> None:
+    # where torchrun keeps its store through a restart, what the dead processes left in it would be taken for an answer
+    store, rank, size = next(rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    # the host's numbers go by gloo, the tensors of a GPU by NCCL
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=PrefixStore(f"illada/{attempt}", store), rank=rank, world_size=size)
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[Processes]:
     """Join the job that the environment tells of, as torchrun sets it; alone where it tells of none."""
@@ -147,8 +158,7 @@ def joined() -> Iterator[Processes]:
         return
     own = not dist.is_initialized()
     if own:
-        # the host's numbers go by gloo, the tensors of a GPU by NCCL
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        _meet()
     local_rank = int(os.environ.get("LOCAL_RANK", str(dist.get_rank())))
     patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
     yield Processes(rank=dist.get_rank(), size=size, local_rank=local_rank, patient=patient)
