@@ -39,6 +39,7 @@ if {file_limit}:
 {prelude}
 if {program!r}:
     sys.argv[:] = [{program!r}, *{arguments!r}]
+    sys.path.insert(0, os.path.dirname({program!r}))  # as Python does for a script
     runpy.run_path({program!r}, run_name="__main__")
 else:
     from illada.cli.main import main

@@ -5,6 +5,7 @@ block at a time are gathered, in the dtype that is computed in; gradients are su
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -18,6 +19,8 @@ from illada.distributed.mesh import Mesh
 from illada.distributed.tensor_parallel import divide_matrices
 from illada.model.transformer import Transformer
 
+Accumulation = Literal["whole", "sharded"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
@@ -28,6 +31,8 @@ class Layout:
     activation_checkpointing: ActivationCheckpointing = "none"
     compile: bool = False
     float8: Float8 = "none"
+    keep_gathered: bool = False
+    """Keep weights that were gathered from the first forward of a step to its last backward."""
 
 
 def distribute(model: Transformer, mesh: Mesh, layout: Layout) -> None:
@@ -48,7 +53,7 @@ def distribute(model: Transformer, mesh: Mesh, layout: Layout) -> None:
     if layout.compile:
         compile_blocks(model)
     if mesh.parameters is not None:
-        _shard(model, mesh.parameters, layout.dtype)
+        _shard(model, mesh.parameters, layout)
     if model.embedding.weight.is_meta:
         model.to_empty(device=mesh.device)
     else:
@@ -61,15 +66,20 @@ def compile_blocks(model: Transformer) -> None:
         block.forward = torch.compile(block.forward, dynamic=False)
 
 
-def accumulate(model: nn.Module, *, last: bool) -> None:
-    """Say whether the next backward pass is the last of the step: only then gradients are summed over processes.
+def accumulate(model: nn.Module, how: Accumulation, *, last: bool) -> None:
+    """Say whether the next backward pass is the last of the step.
 
-    Until then each process keeps the gradient of its own rows, and the weights stay gathered.
+    whole: gradients are summed over processes in the last one only; until then each process keeps the whole gradient
+    of its own rows. sharded: each sums over those that share the weights, and keeps its part; only the sum over copies
+    waits for the last.
     """
     if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(last)
-        model.set_reshard_after_backward(last)
         model.set_is_last_backward(last)
+        if how == "whole":
+            model.set_requires_gradient_sync(last)
+            model.set_reshard_after_backward(last)
+        else:
+            model.set_requires_all_reduce(last)
 
 
 def release(model: nn.Module) -> None:
@@ -77,17 +87,18 @@ def release(model: nn.Module) -> None:
 
     Before parameters are read or written by name: what is gathered is a copy that would be out of date.
     """
-    if isinstance(model, FSDPModule):
-        model.reshard()
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
-def _shard(model: Transformer, mesh: DeviceMesh, dtype: torch.dtype | None) -> None:
+def _shard(model: Transformer, mesh: DeviceMesh, layout: Layout) -> None:
     # the residual stream keeps its dtype: what enters a block is not cast
-    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    policy = MixedPrecisionPolicy(param_dtype=layout.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in model.blocks:
-        fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=not layout.keep_gathered)
     # the rest of the model: the head's matrix stays gathered behind the forward pass, for the loss to use
-    fully_shard(model, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             # the loss is divided by what is common to the whole step: its parts are added, not averaged

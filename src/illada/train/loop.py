@@ -22,6 +22,7 @@ from illada.data.packing import Batch
 from illada.distributed.activation import ActivationCheckpointing
 from illada.distributed.float8 import Float8
 from illada.distributed.mesh import Mesh, alone
+from illada.distributed.sharding import Accumulation
 from illada.model.transformer import Transformer
 from illada.track.console import ProgressBar
 from illada.track.sinks import Sink
@@ -47,6 +48,9 @@ class LoopConfig:
     """Rows of one optimisation step, over all micro-batches."""
     micro_batch_size: int | None = None
     """Rows of one forward of one process; None: all of its rows of the step. It changes the memory, not the result."""
+    accumulation: Accumulation = "whole"
+    """Between the micro-batches of a step, whole: every process keeps the gathered weights and the gradient of its own
+    rows, and nothing is sent. sharded: both are divided again after each; it takes less memory."""
     precision: Precision = "auto"
     """fp32 or bf16 autocast; auto: bf16 where the device computes in it."""
     compile: bool = False
@@ -78,9 +82,18 @@ class LoopConfig:
             raise ValueError(f"validate_every must be 0 or more, got {self.validate_every}")
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise ValueError(f"micro_batch_size must be at least 1, got {self.micro_batch_size}")
-        for name, choices in (("activation_checkpointing", ActivationCheckpointing), ("fp8", Float8)):
+        for name, choices in (
+            ("accumulation", Accumulation),
+            ("activation_checkpointing", ActivationCheckpointing),
+            ("fp8", Float8),
+        ):
             if (value := getattr(self, name)) not in get_args(choices):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}; got {value!r}")
+
+    def micro_batches(self, parts: int) -> int:
+        """Forwards of one process per step, when a batch is cut into so many parts."""
+        rows = self.batch_size // parts
+        return -(-rows // (self.micro_batch_size or rows))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,6 +256,7 @@ def _take_step(
         normaliser=max(1, int(counted)),
         micro_batch_size=config.micro_batch_size,
         precision=config.precision,
+        accumulation=config.accumulation,
     )
     rate = schedule.rate(state.step, steps=config.steps, plateau_at=state.rate.plateau_at)
     rate *= state.rollbacks.rate_factor(state.step)

@@ -46,6 +46,7 @@ _SIGNS_OF_A_LOST_PEER = ("Connection closed by peer", "Connection reset by peer"
 _NEUTRAL_OF_THE_LOOP = (
     "max_minutes",
     "micro_batch_size",
+    "accumulation",
     "compile",
     "activation_checkpointing",
     "background_saving",
@@ -173,6 +174,7 @@ def new_state(config: RunConfig, task: Task, mesh: Mesh) -> TrainState:
         activation_checkpointing=config.loop.activation_checkpointing,
         compile=config.loop.compile,
         float8=config.loop.fp8,
+        keep_gathered=config.loop.accumulation == "whole" and config.loop.micro_batches(mesh.data_size) > 1,
     )
     distribute(task.model, mesh, layout)
     if task.values is not None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from illada.data.packing import Batch
 from illada.distributed.gradients import clip_gradients
-from illada.distributed.sharding import accumulate
+from illada.distributed.sharding import Accumulation, accumulate
 from illada.model.transformer import Transformer
 from illada.train.optimizer import WeightAverage
 
@@ -47,7 +47,14 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
 
 
 def backward(
-    model: Transformer, batch: Batch, *, loss: Loss, normaliser: int, micro_batch_size: int | None, precision: Precision
+    model: Transformer,
+    batch: Batch,
+    *,
+    loss: Loss,
+    normaliser: int,
+    micro_batch_size: int | None,
+    precision: Precision,
+    accumulation: Accumulation = "whole",
 ) -> Tensor:
     """Gradients of the rows of this process, micro-batch by micro-batch; behind the last they are those of all.
 
@@ -57,7 +64,7 @@ def backward(
     total = torch.zeros((), device=device)
     size = micro_batch_size or len(batch)
     for start in range(0, len(batch), size):
-        accumulate(model, last=start + size >= len(batch))
+        accumulate(model, accumulation, last=start + size >= len(batch))
         with autocast(precision, device):
             value = loss(model, batch.rows(start, start + size), normaliser=normaliser)
         value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

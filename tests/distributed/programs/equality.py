@@ -1,6 +1,6 @@
 """Train the same run on every mesh that is asked for, and write what it came to: losses and weights.
 
-equality.py OUT MESH...   MESH: replicate,shard,context,tensor,rows of a micro-batch
+equality.py OUT MESH...   MESH: replicate,shard,context,tensor,rows of a micro-batch,whole|sharded
 """
 
 import sys
@@ -59,12 +59,21 @@ class Losses:
         pass
 
 
-def train(processes, sizes, micro_batch_size, *, layout=None, config=MODEL):
+def train(processes, sizes, micro_batch_size, accumulation="whole", *, config=MODEL):
     device = torch.device("cpu")
     mesh = Mesh(MeshConfig(**sizes), processes=processes, device=device)
     with torch.device("meta"):
         model = Transformer(config)
-    distribute(model, mesh, layout or Layout())
+    loop = LoopConfig(
+        steps=STEPS,
+        batch_size=ROWS,
+        micro_batch_size=micro_batch_size,
+        accumulation=accumulation,
+        precision="fp32",
+        log_every=1,
+    )
+    several = loop.micro_batches(mesh.data_size) > 1
+    distribute(model, mesh, Layout(keep_gathered=several and accumulation == "whole"))
     fill(model, lambda name, shape: initial_values(config, name, shape, seed=0))
     packing = PackingConfig(length=24, split_probability=0.5, random_length_probability=0.2)
     state = TrainState(
@@ -75,7 +84,7 @@ def train(processes, sizes, micro_batch_size, *, layout=None, config=MODEL):
     losses = Losses()
     fit(
         state,
-        LoopConfig(steps=STEPS, batch_size=ROWS, micro_batch_size=micro_batch_size, precision="fp32", log_every=1),
+        loop,
         loss=DiffusionObjective(NoiseConfig(), mask_id=MASK_ID, seed=0),
         schedule=WarmupConstantCosine(peak=3e-3, floor=1e-4, warmup_steps=2),
         clip_norm=1.0,
@@ -96,9 +105,10 @@ def main(out, meshes):
     torch.set_num_threads(1)
     with joined() as processes:
         for text in meshes:
-            *sizes, micro = map(int, text.split(","))
+            *numbers, accumulation = text.split(",")
+            *sizes, micro = map(int, numbers)
             names = ("replicate", "shard", "context", "tensor")
-            losses, weights = train(processes, dict(zip(names, sizes, strict=True)), micro)
+            losses, weights = train(processes, dict(zip(names, sizes, strict=True)), micro, accumulation)
             if processes.first:
                 safetensors.torch.save_file(weights | {"losses": losses}, Path(out) / f"{text}.safetensors")
 
