@@ -11,7 +11,7 @@ from rich.console import Console
 
 from illada.checkpoint.native import list_checkpoints, load_checkpoint, load_weights, save_checkpoint
 from illada.cli.main import main
-from illada.config import fingerprint, from_json
+from illada.config import from_json
 from illada.data.corpus import CorpusConfig, prepare
 from illada.data.loader import Loader
 from illada.data.packing import FixedRows, PackingConfig
@@ -235,7 +235,7 @@ def state():
 
 def of(corpus):
     """What a checkpoint must agree with."""
-    identity = [fingerprint(shards.manifest) for shards, _ in corpus.train]
+    identity = [shards.identity for shards, _ in corpus.train]
     return {"tokenizer": corpus.tokenizer, "data_identity": identity}
 
 

@@ -13,8 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 DEFAULT_TEXTS = {"pad": "[PAD]", "bos": "[BOS]", "eos": "[EOS]", "mask": "[MASK]"}
 """What the special tokens look like unless a file says otherwise; a trained tokenizer gives them the ids 0, 1, 2, 3."""
@@ -162,6 +164,27 @@ class Tokenizer:
         text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
         (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
+    def save_for_pipelines(self, file: Path) -> None:
+        """Write a `tokenizer.json` with which other programs give the ids of `write_shards`: BOS, the text, EOS.
+
+        It knows no special token by its text, so that none can come out of a document; `load` reads the folders of
+        `save`, not this file.
+
+        Raises:
+            ValueError: the vocabulary reaches a special token by ordinary merges, which only `encode` can avoid.
+        """
+        content = json.loads(self._backend.to_str())
+        content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] not in self._special_ids]
+        backend = tokenizers.Tokenizer.from_str(json.dumps(content))
+        for text, token_id in self.special_texts.items():
+            if token_id in backend.encode(text, add_special_tokens=False).ids:
+                raise ValueError(f"the merges of this vocabulary reach the special token {text!r}: use another one")
+        backend.post_processor = processors.TemplateProcessing(
+            single="<bos> $A <eos>",
+            special_tokens=[("<bos>", self.specials.bos), ("<eos>", self.specials.eos)],
+        )
+        backend.save(str(file))
+
     def encode(self, text: str | bytes) -> list[int]:
         """The token ids of a text, never a special one.
 
@@ -206,6 +229,13 @@ class Tokenizer:
         vocabulary = sorted(self._vocabulary.items(), key=lambda item: item[1])
         content = json.dumps([vocabulary, merges, astuple(self.specials)], separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
+
+    @cached_property
+    def byte_lengths(self) -> npt.NDArray[np.int64]:
+        """[vocab_size]: how many bytes of text each token stands for; 0 for the special ones."""
+        lengths = np.array([len(text) for text in self._bytes_of_ids], np.int64)
+        lengths[sorted(self._special_ids)] = 0
+        return lengths
 
     def __reduce__(self) -> tuple[Callable[..., "Tokenizer"], tuple[str, dict[str, str], str | None]]:
         # the library forgets `encode_special_tokens` when it is pickled

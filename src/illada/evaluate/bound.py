@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from illada.data.shards import TokenShards
+from illada.data.token_files import TokenFiles
 from illada.diffusion.corruption import mask_exactly, stratified_counts
 from illada.distributed.mesh import Mesh
 from illada.losses.cross_entropy import weighted_cross_entropy
@@ -31,7 +31,7 @@ class HeldOut:
     bytes_per_token: float
 
     @classmethod
-    def from_shards(cls, shards: TokenShards, *, rows: int, length: int) -> "HeldOut":
+    def from_shards(cls, shards: TokenFiles, *, rows: int, length: int) -> "HeldOut":
         """At most `rows` windows of `length` tokens, spread evenly over the text; one shorter row if it is short.
 
         Raises:
@@ -44,7 +44,7 @@ class HeldOut:
         count = min(rows, windows)
         starts = [(number * windows // count) * length for number in range(count)]
         tokens = torch.stack([torch.from_numpy(shards.read(start, length)) for start in starts])
-        return cls(tokens=tokens, bytes_per_token=shards.manifest.bytes / shards.manifest.tokens)
+        return cls(tokens=tokens, bytes_per_token=shards.bytes_per_token)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from illada.config import fingerprint
 from illada.data.corpus import Corpus, CorpusConfig, prepare
 from illada.data.loader import Loader
 from illada.data.packing import PackedRows, PackingConfig
+from illada.data.storage import is_url
 from illada.distributed.mesh import Mesh
 from illada.distributed.processes import joined
 from illada.evaluate.bound import HeldOut, held_out_bound
@@ -17,6 +17,8 @@ from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer, initial_values
 from illada.train.objective import build_objective, check_objective
 from illada.train.run import Outcome, RunConfig, Task, check_folder, execute
+
+_REQUESTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +102,16 @@ def build_task(config: PretrainConfig, corpus: Corpus, *, mesh: Mesh | None = No
         model=model,
         values=lambda name, shape: initial_values(config.model, name, shape, seed=config.seed),
         tokenizer=corpus.tokenizer,
-        loader=Loader(sources, seed=config.seed),
-        # the manifests hold the SHA-256 of every token
-        data_identity=[fingerprint(shards.manifest) for shards, _ in corpus.train],
+        loader=Loader(sources, seed=config.seed, readers=_readers(corpus)),
+        data_identity=[shards.identity for shards, _ in corpus.train],
         row_length=config.packing.length,
         objective=build_objective(config.objective, config.noise, mask_id=mask_id, seed=config.seed),
         measure=lambda model: held_out_bound(
             model, held_out, mask_id=mask_id, samples=config.held_out.samples, mesh=mesh
         ).metrics(),
     )
+
+
+def _readers(corpus: Corpus) -> int:
+    """One row at a time from a disk; from an object store several, since each waits for its answer."""
+    return _REQUESTS_AT_ONCE if any(is_url(shards.location) for shards, _ in corpus.train) else 1
