@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("illada.cli.chat", "talk to a model"),
     "infill": ("illada.cli.infill", "write what stands between a prefix and a suffix"),
     "export": ("illada.cli.export", "write the weights of a run without what only training needs"),
+    "plan": ("illada.cli.plan", "memory per GPU, a division that fits, days and disk of a recipe"),
     "describe": ("illada.cli.describe", "parameters, memory and FLOPs of a named size"),
 }
 """Sub-commands: the module that holds `command(arguments)`, imported when called, and a line of help."""
