@@ -61,6 +61,7 @@ def test_the_command_that_starts_the_run_is_one_that_pretrain_understands(capsys
     assert config.loop.activation_checkpointing == division["activation_checkpointing"]
     assert config.loop.micro_batch_size == division["micro_batch_size"]
     assert config.loop.batch_size == division["batch_size"]
+    assert config.loop.accumulation == division["accumulation"]
     if found["gpus"] > 1:
         assert config.mesh.sizes(found["gpus"]) == {
             "replicate": division["replicate"],
@@ -73,7 +74,7 @@ def test_the_command_that_starts_the_run_is_one_that_pretrain_understands(capsys
 def test_where_it_does_not_fit_it_says_so_and_what_would(capsys):
     text = printed(capsys, "illada_8b", "--gpus", "1", "--gpu", "a100")
     assert "it does not fit: " in text
-    assert "it would fit on: 4 x A100 80GB SXM; or 1 x B200 180GB" in text
+    assert "it would fit on: 2 x A100 80GB SXM; or 1 x B200 180GB" in text
     assert as_json(capsys, "illada_8b", "--gpus", "1", "--gpu", "a100")["would_fit"]
 
 
@@ -94,6 +95,7 @@ def test_flags_fix_the_division(capsys):
         "batch_size": 512,
         "micro_batch_size": 1,
         "micro_steps": 16,
+        "accumulation": "whole",
         "activation_checkpointing": "full",
     }
 

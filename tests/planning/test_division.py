@@ -38,13 +38,20 @@ def test_a_small_model_is_sharded_within_a_machine_and_nothing_is_computed_twice
     assert (work.shard, work.replicate, work.tensor, work.checkpointing) == (8, 8, 1, "none")
 
 
-def test_the_most_rows_that_fit_go_through_a_forward():
-    found = divide(WORK, WANTED, gpus=512, gpu=named_gpu("h200"))
-    more = replace(found.work, micro_batch=2 * found.work.micro_batch, micro_steps=1)
-    assert found.work.micro_batch == 2, "all that a GPU has"
-    found = divide(WORK, WANTED, gpus=64, gpu=named_gpu("h200"))
-    more = replace(found.work, micro_batch=2 * found.work.micro_batch, micro_steps=found.work.micro_steps // 2)
-    assert peak_memory(more).total > named_gpu("h200").usable
+@pytest.mark.parametrize("gpus", [8, 64])
+def test_the_most_rows_that_fit_go_through_a_forward(gpus):
+    work = replace(WORK, model=named_size("1b"), length=4096)
+    found = divide(work, WANTED, gpus=gpus, gpu=named_gpu("h100")).work
+    assert 1 < found.micro_batch < WANTED.batch_size // gpus
+    more = replace(found, micro_batch=2 * found.micro_batch, micro_steps=found.micro_steps // 2)
+    assert peak_memory(more).total > named_gpu("h100").usable
+
+
+def test_one_forward_keeps_nothing_for_the_next():
+    work = replace(WORK, model=named_size("1b"), length=4096)
+    found = divide(work, Wanted(batch_size=64), gpus=64, gpu=named_gpu("h100")).work
+    assert (found.micro_batch, found.micro_steps) == (1, 1)
+    assert not found.keeps_whole
 
 
 def test_what_costs_more_is_tried_later():
@@ -54,9 +61,11 @@ def test_what_costs_more_is_tried_later():
         found = divide(WORK, WANTED, gpus=64, gpu=holding(gigabytes))
         if found.fits:
             work = found.work
-            seen.append((work.tensor, work.shard > 8, ["none", "selective", "full"].index(work.checkpointing)))
+            how = ["none", "selective", "full"].index(work.checkpointing)
+            seen.append((work.tensor, work.shard > 8, how, work.accumulation == "sharded"))
     assert seen == sorted(seen)
-    assert len(set(seen)) >= 4
+    assert len(set(seen)) >= 5
+    assert {entry[2:] for entry in seen} >= {(0, False), (0, True), (1, True)}
     assert seen[-1][0] > 1
 
 
@@ -101,7 +110,7 @@ def test_a_micro_batch_need_not_divide_the_rows():
 @pytest.mark.parametrize(
     ("wanted", "gpus", "message"),
     [
-        (Wanted(batch_size=100), 8, "a step of 100 rows .* does not divide among 8 GPUs: choose a multiple"),
+        (Wanted(batch_size=100, tensor=1), 8, "a step of 100 rows .* does not divide among 8 GPUs: choose a multiple"),
         (Wanted(batch_size=64, shard=3), 8, "8 GPUs do not divide into meshes of shard 3 x tensor 1"),
         (Wanted(batch_size=64, tensor=3), 8, "8 GPUs do not divide into meshes of shard 1 x tensor 3"),
         (Wanted(batch_size=64, tensor=16), 64, "tensor 16 does not divide the model's 32 heads, 8 KV heads and FFN of"),

@@ -91,11 +91,14 @@ def _run(config: PretrainConfig, chosen: Arguments) -> Run:
 def launch(name: str, planned: Plan) -> str:
     """The command that starts the run on one machine of several, or on the only one."""
     work, machines = planned.division.work, -(-planned.gpus // planned.gpu.per_machine)
-    words = [f"torchrun --nnodes {machines} --nproc-per-node {min(planned.gpus, planned.gpu.per_machine)} -m"]
+    processes = min(planned.gpus, planned.gpu.per_machine)
+    words = [f"torchrun --nnodes {machines} --nproc-per-node {processes} --no-python"]
     words = (words if planned.gpus > 1 else []) + [f"illada pretrain {name} --steps {planned.run.steps}"]
     if planned.gpus > 1:
         words.append(f"--mesh.shard {work.shard} --mesh.replicate {work.replicate} --mesh.tensor {work.tensor}")
     words.append(f"--batch-size {planned.run.wanted.batch_size} --micro-batch-size {work.micro_batch}")
+    if work.gathers and work.micro_steps > 1:
+        words.append(f"--accumulation {work.accumulation}")
     return " ".join([*words, f"--activation-checkpointing {work.checkpointing}"])
 
 
@@ -119,6 +122,7 @@ def as_data(name: str, planned: Plan) -> dict[str, Any]:
             "batch_size": planned.run.wanted.batch_size,
             "micro_batch_size": work.micro_batch,
             "micro_steps": work.micro_steps,
+            "accumulation": work.accumulation,
             "activation_checkpointing": work.checkpointing,
         },
         "launch": launch(name, planned),
@@ -167,6 +171,8 @@ def _division(planned: Plan) -> Table:
     table.add_row("  shard x replicate x tensor", f"{work.shard} x {work.replicate} x {work.tensor}")
     table.add_row("  rows of a step", f"{planned.run.wanted.batch_size:,} of {planned.run.length:,} tokens")
     table.add_row("  rows of a forward, and forwards of a step, per GPU", f"{work.micro_batch}, {work.micro_steps}")
+    if work.gathers and work.micro_steps > 1:
+        table.add_row("  kept between them, weights and gradients", work.accumulation)
     table.add_row("  activation checkpointing", work.checkpointing)
     return table
 
@@ -203,7 +209,7 @@ def _disk(planned: Plan) -> Table:
     return table
 
 
-def _short(count: float) -> str:
+def _short(count: int | float) -> str:
     """Three figures and a letter."""
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= size:

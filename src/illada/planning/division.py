@@ -6,7 +6,8 @@ Tried in this order, every time with the most rows per forward that fit:
     2. weights sharded over more and more machines
     3. matrices divided as well (tensor parallel), among 2, 4 or 8 of a machine: it waits twice per block and pass
 
-and in each of them with no activation checkpointing, then selective, then full.
+and in each of them with no activation checkpointing, then selective, then full; and in each of these with what is kept
+between the forwards of a step whole, then sharded.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from illada.distributed.activation import ActivationCheckpointing
+from illada.distributed.sharding import Accumulation
 from illada.model.config import ModelConfig
 from illada.planning.hardware import Gpu
 from illada.planning.memory import Memory, Work, peak_memory
@@ -78,11 +80,12 @@ def _candidates(work: Work, wanted: Wanted, *, gpus: int, gpu: Gpu) -> Iterator[
             continue
         rows = wanted.batch_size // processes
         for checkpointing in ways if wanted.checkpointing is None else (wanted.checkpointing,):
-            for micro_batch in _micro_batches(rows, wanted.micro_batch_size):
+            for micro_batch, accumulation in _micro_batches(rows, wanted.micro_batch_size):
                 yield replace(
                     work,
                     micro_batch=micro_batch,
                     micro_steps=-(-rows // micro_batch),
+                    accumulation=accumulation,
                     shard=shard,
                     replicate=processes // shard,
                     tensor=tensor,
@@ -102,11 +105,13 @@ def _meshes(model: ModelConfig, wanted: Wanted, *, gpus: int, gpu: Gpu) -> Itera
                 yield tensor, shard
 
 
-def _micro_batches(rows: int, wanted: int | None) -> list[int]:
-    """Rows of one forward, the most first: those that divide the rows of a process evenly."""
-    if wanted is not None:
-        return [min(wanted, rows)]
-    return [size for size in range(rows, 0, -1) if rows % size == 0]
+def _micro_batches(rows: int, wanted: int | None) -> Iterator[tuple[int, Accumulation]]:
+    """(rows of one forward, what is kept between them), the most rows first: those that divide a process's evenly."""
+    sizes = [size for size in range(rows, 0, -1) if rows % size == 0] if wanted is None else [min(wanted, rows)]
+    for accumulation in get_args(Accumulation):
+        for size in sizes:
+            if accumulation == "whole" or size < rows:  # with one forward there is nothing between
+                yield size, accumulation
 
 
 def _why_none(model: ModelConfig, wanted: Wanted, gpus: int) -> str:
