@@ -59,13 +59,13 @@ class Losses:
         pass
 
 
-def train(processes, sizes, micro_batch_size, accumulation="whole", *, config=MODEL):
+def train(processes, sizes, micro_batch_size, accumulation="whole", *, steps=STEPS):
     device = torch.device("cpu")
     mesh = Mesh(MeshConfig(**sizes), processes=processes, device=device)
     with torch.device("meta"):
-        model = Transformer(config)
+        model = Transformer(MODEL)
     loop = LoopConfig(
-        steps=STEPS,
+        steps=steps,
         batch_size=ROWS,
         micro_batch_size=micro_batch_size,
         accumulation=accumulation,
@@ -74,7 +74,7 @@ def train(processes, sizes, micro_batch_size, accumulation="whole", *, config=MO
     )
     several = loop.micro_batches(mesh.data_size) > 1
     distribute(model, mesh, Layout(keep_gathered=several and accumulation == "whole"))
-    fill(model, lambda name, shape: initial_values(config, name, shape, seed=0))
+    fill(model, lambda name, shape: initial_values(MODEL, name, shape, seed=0))
     packing = PackingConfig(length=24, split_probability=0.5, random_length_probability=0.2)
     state = TrainState(
         model=model,
@@ -92,7 +92,7 @@ def train(processes, sizes, micro_batch_size, accumulation="whole", *, config=MO
             validate=dict,
             save=lambda wait: None,
             sink=losses,
-            progress=ProgressBar(Console(quiet=True), title="", total_steps=STEPS),
+            progress=ProgressBar(Console(quiet=True), title="", total_steps=steps),
             throughput=Throughput(flops_per_token=1.0, device=device),
         ),
         mesh=mesh,
