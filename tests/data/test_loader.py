@@ -2,13 +2,14 @@ import json
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from illada.data.loader import Loader
-from illada.data.packing import FixedRows, PackedRows, PackingConfig, Row
+from illada.data.packing import PADDING, FixedRows, PackedRows, PackingConfig, Part, Row
 from illada.seeding import Stream
 
 
@@ -187,6 +188,55 @@ class Numbers:
 
     def document_starts(self, start: int, length: int):
         return torch.zeros(0, dtype=torch.int64).numpy()
+
+
+class Answers:
+    """Rows of which row n has 2 + n tokens of its own, and behind them ends of text up to the longest of the batch."""
+
+    rows, length = 20, 24
+
+    def __init__(self, *, stretch):
+        self._stretch = stretch
+
+    def read(self, row, *, example, epoch):
+        used = 2 + row
+        inside = np.arange(self.length) < used
+        parts = np.where(inside, Part.RESPONSE, Part.STRETCH if self._stretch else Part.PROMPT)
+        segments = np.where(inside | self._stretch, 0, PADDING)
+        return Row(np.where(inside, row, 99), segments, parts)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_ends_of_text_reach_as_far_on_every_process_as_on_one(world, multiple):
+    alone, *loaders = [Loader([(Answers(stretch=True), 1.0)], seed=3) for _ in range(1 + world)]
+    for _ in range(4):
+        whole = alone.next(8, multiple=multiple)
+        parts = [loader.next(8, rank=rank, world=world, multiple=multiple) for rank, loader in enumerate(loaders)]
+        for name in ("tokens", "segments", "parts", "example"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+        longest = 2 + int(whole.tokens[:, 0].max())
+        assert whole.tokens.shape[1] == -(-longest // multiple) * multiple
+
+
+def test_rows_that_are_padded_come_as_short_as_they_can_be():
+    loader = Loader([(Answers(stretch=False), 1.0)], seed=3)
+    batch = loader.next(8, rank=1, world=2)
+    longest = 2 + max(int(row[0]) for row in batch.tokens)
+    assert batch.tokens.shape == (4, longest)
+
+
+# --- passing over -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 17])
+def test_examples_that_are_passed_over_are_those_that_would_have_come(count):
+    loader = mix(SIZES, WEIGHTS)
+    loader.next(3)
+    assert loader.example == 3
+    loader.skip(count)
+    assert loader.example == 3 + count
+    assert sequence(loader, [10]) == REFERENCE[3 + count : 13 + count]
 
 
 # --- order --------------------------------------------------------------------------------------------------------

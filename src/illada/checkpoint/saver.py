@@ -152,5 +152,5 @@ def _of_one_process(error: CheckpointException) -> Exception:
     failures = [failure for _, (failure, _) in sorted(error.failures.items())]
     for failure in failures:
         if isinstance(failure, OSError):
-            return OSError(failure.errno, str(failure)) if failure.errno is None else failure
+            return OSError(str(failure)) if failure.errno is None else failure
     return RuntimeError(f"the checkpoint was not written: {failures[0]!r}" if failures else str(error))

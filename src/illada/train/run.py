@@ -42,7 +42,14 @@ from illada.train.optimizer import AdamWConfig, WeightAverage, build_optimizer
 from illada.train.session import Session
 from illada.train.step import compute_dtype
 
-_SIGNS_OF_A_LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "Gloo", "gloo")
+_SIGNS_OF_A_LOST_PEER = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Timed out waiting",
+    "remote process exited",
+)
+"""In what gloo and NCCL say."""
 _NEUTRAL_OF_THE_LOOP = (
     "max_minutes",
     "micro_batch_size",

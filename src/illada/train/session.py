@@ -149,7 +149,8 @@ class Session:
         self.report(entry.line())
         if metrics is not None:
             metrics.rewind(entry.back_to)
-            metrics.log(entry.back_to, {"fault/step": entry.step, "fault/examples_passed_over": entry.examples})
+            told = {"fault/step": float(entry.step), "fault/examples_passed_over": float(entry.examples)}
+            metrics.log(entry.back_to, told)
 
     @property
     def _rollbacks(self) -> Path:

@@ -1,30 +1,38 @@
-"""Count what four processes send in a training, one micro-batch a step and several.
+"""Count what two processes send in two steps, of one micro-batch and of several.
 
 collectives.py OUT
 """
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import torch
 from equality import train
-from torch.distributed.tensor.debug import CommDebugMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from illada.distributed.processes import joined
 
-RUNS = {"one": (4, "whole"), "four whole": (1, "whole"), "four sharded": (1, "sharded")}
+RUNS = {"one": (8, "whole"), "four whole": (2, "whole"), "four sharded": (2, "sharded")}
+
+
+class Count(TorchDispatchMode):
+    """How often each operation ran."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = Counter()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.seen[operation.overloadpacket.__name__] += 1
+        return operation(*args, **(kwargs or {}))
 
 
 def counted(processes, micro_batch_size, accumulation):
-    with CommDebugMode() as seen:
-        train(processes, {}, micro_batch_size, accumulation)
-    by_name = {str(operation): count for operation, count in seen.get_comm_counts().items()}
-    print(by_name)
-    return {
-        "gathered": sum(count for name, count in by_name.items() if "allgather_base" in name or "all_gather" in name),
-        "summed": sum(count for name, count in by_name.items() if "reduce_scatter" in name),
-    }
+    with Count() as count:
+        train(processes, {}, micro_batch_size, accumulation, steps=2)
+    return {"gathered": count.seen["_allgather_base_"], "summed": count.seen["_reduce_scatter_base_"]}
 
 
 if __name__ == "__main__":

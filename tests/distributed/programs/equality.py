@@ -1,6 +1,6 @@
 """Train the same run on every mesh that is asked for, and write what it came to: losses and weights.
 
-equality.py OUT MESH...   MESH: replicate,shard,context,tensor,rows of a micro-batch,whole|sharded
+equality.py OUT MESH...   MESH: replicate,shard,context,tensor,rows of a micro-batch,whole|sharded[,answers]
 """
 
 import sys
@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from illada.data.loader import Loader
-from illada.data.packing import PackedRows, PackingConfig
+from illada.data.packing import PackedRows, PackingConfig, Part, Row
 from illada.distributed.mesh import Mesh, MeshConfig
 from illada.distributed.placement import fill, whole
 from illada.distributed.processes import joined
@@ -47,6 +47,28 @@ class Stream:
         return np.flatnonzero(np.arange(start, start + length) % 11 == 0)
 
 
+class Answers:
+    """Prompts and answers of all lengths; ends of text fill a row up to the longest of its batch, and are learnt."""
+
+    rows, length = 60, 24
+
+    def read(self, row, *, example, epoch):
+        generator = np.random.default_rng([row, epoch])
+        prompt, answer = generator.integers(2, 7), generator.integers(1, 9)
+        parts = np.full(self.length, Part.STRETCH)
+        parts[:prompt], parts[prompt : prompt + answer], parts[prompt + answer] = Part.PROMPT, Part.RESPONSE, Part.END
+        tokens = np.where(parts <= Part.RESPONSE, generator.integers(0, MASK_ID - 1, self.length), MASK_ID - 1)
+        return Row(tokens, np.zeros(self.length, dtype=np.int64), parts)
+
+
+SOURCES = {
+    "text": lambda: PackedRows(Stream(), PACKING, seed=0, pad=0),
+    "answers": Answers,
+}
+NOISE = {"text": NoiseConfig(), "answers": NoiseConfig(maskable="response", always_mask_end=True, normaliser="masked")}
+PACKING = PackingConfig(length=24, split_probability=0.5, random_length_probability=0.2)
+
+
 class Losses:
     def __init__(self):
         self.seen = []
@@ -59,13 +81,13 @@ class Losses:
         pass
 
 
-def train(processes, sizes, micro_batch_size, accumulation="whole", *, config=MODEL):
+def train(processes, sizes, micro_batch_size, accumulation="whole", kind="text", *, steps=STEPS):
     device = torch.device("cpu")
     mesh = Mesh(MeshConfig(**sizes), processes=processes, device=device)
     with torch.device("meta"):
-        model = Transformer(config)
+        model = Transformer(MODEL)
     loop = LoopConfig(
-        steps=STEPS,
+        steps=steps,
         batch_size=ROWS,
         micro_batch_size=micro_batch_size,
         accumulation=accumulation,
@@ -74,25 +96,25 @@ def train(processes, sizes, micro_batch_size, accumulation="whole", *, config=MO
     )
     several = loop.micro_batches(mesh.data_size) > 1
     distribute(model, mesh, Layout(keep_gathered=several and accumulation == "whole"))
-    fill(model, lambda name, shape: initial_values(config, name, shape, seed=0))
-    packing = PackingConfig(length=24, split_probability=0.5, random_length_probability=0.2)
+    fill(model, lambda name, shape: initial_values(MODEL, name, shape, seed=0))
     state = TrainState(
         model=model,
         optimizer=build_optimizer(model, AdamWConfig()),
-        loader=Loader([(PackedRows(Stream(), packing, seed=0, pad=0), 1.0)], seed=0),
+        loader=Loader([(SOURCES[kind](), 1.0)], seed=0),
     )
-    losses = Losses()
+    losses, objective = Losses(), DiffusionObjective(NOISE[kind], mask_id=MASK_ID, seed=0)
     fit(
         state,
         loop,
-        loss=DiffusionObjective(NoiseConfig(), mask_id=MASK_ID, seed=0),
+        loss=objective,
+        normaliser=objective.normaliser,
         schedule=WarmupConstantCosine(peak=3e-3, floor=1e-4, warmup_steps=2),
         clip_norm=1.0,
         hooks=Hooks(
             validate=dict,
             save=lambda wait: None,
             sink=losses,
-            progress=ProgressBar(Console(quiet=True), title="", total_steps=STEPS),
+            progress=ProgressBar(Console(quiet=True), title="", total_steps=steps),
             throughput=Throughput(flops_per_token=1.0, device=device),
         ),
         mesh=mesh,
@@ -105,10 +127,10 @@ def main(out, meshes):
     torch.set_num_threads(1)
     with joined() as processes:
         for text in meshes:
-            *numbers, accumulation = text.split(",")
-            *sizes, micro = map(int, numbers)
-            names = ("replicate", "shard", "context", "tensor")
-            losses, weights = train(processes, dict(zip(names, sizes, strict=True)), micro, accumulation)
+            replicate, shard, context, tensor, micro, *words = text.split(",")
+            sizes = {"replicate": replicate, "shard": shard, "context": context, "tensor": tensor}
+            mesh = {name: int(size) for name, size in sizes.items()}
+            losses, weights = train(processes, mesh, int(micro), *words)
             if processes.first:
                 safetensors.torch.save_file(weights | {"losses": losses}, Path(out) / f"{text}.safetensors")
 
