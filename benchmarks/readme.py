@@ -32,8 +32,9 @@ def table() -> str:
     lines = ["| what | measured | with |", "|---|---|---|"]
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text())
-        command = f"`python benchmarks/{result['subject']}.py`"
-        lines += [f"| {what} | {value} | {command} |" for what, value in ROWS[result["subject"]](result)]
+        subject = result["subject"]
+        command = f"`{result.get('command', f'python benchmarks/{subject}.py')}`"
+        lines += [f"| {what} | {value} | {command} |" for what, value in ROWS[subject](result)]
     return "\n".join(lines) + f"\n\n{machine()}\n"
 
 
@@ -90,7 +91,116 @@ def styles_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     return [(f"styles of fine-tuning, {tokens}: exact match on {skills}", "; ".join(parts))]
 
 
-ROWS = {"base_bound": base_bound_rows, "demo": demo_rows, "styles": styles_rows, "train_step": train_step_rows}
+def frontier_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    first = result["points"][0]
+    best = next(point for point in result["points"] if all(point[key] == result["best"][key] for key in result["best"]))
+    what = f"{first['count']:,} questions of {', '.join(result['tasks'])}: plain, and the cheapest that loses nothing"
+    plain = f"{first['exact_match']:.1%} exact, {first['forwards']:.1f} forwards an answer"
+    fast = f"{best['exact_match']:.1%}, {best['forwards']:.1f} ({best['caching']} + {best['unmasking']})"
+    return [(what, f"{plain}; {fast}")]
+
+
+def fast_generation_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for record in result["answers"]:
+        if record["contender"] == "illada --fast":
+            what = f"time per answer against the published sampler, canvas of {record['length']}"
+            rows.append((what, f"{record['times_as_fast']['median']:.0f}x"))
+    for record in result["stories"]:
+        if record["contender"].startswith("illada"):
+            name = record["contender"].removeprefix("illada, ")
+            what = f"time per token against the published sampler, {record['length']} tokens: {name}"
+            rows.append((what, f"{record['times_as_fast']['median']:.1f}x"))
+    return rows
+
+
+def crowd_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    count = result["settings"]["requests"]
+    equal = f"{result['equal_to_solo']} of {count} answers equal to those alone"
+    return [(f"{count} mixed requests together against one at a time", f"{result['times_as_fast']:.1f}x; {equal}")]
+
+
+def generate_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    short, long = result["settings"]["growth"]
+    what = f"{result['settings']['preset']}: seconds per token of {long:,} tokens against {short}"
+    return [(what, f"{result['growth']['ratio']:.2f}x")]
+
+
+def twin_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for skill, record in result["records"].items():
+        shares = [f"{record[name]['correct'] / record[name]['count']:.0%}" for name in ("diffusion", "autoregressive")]
+        speed = f"{record['times_as_fast_single']['median']:.1f}x at batch 1"
+        many = f"{record['times_as_fast_batched']['median']:.1f}x at batch {result['settings']['batch']}"
+        rows.append(
+            (
+                f"against the autoregressive twin on {skill} ({result['settings']['note']})",
+                f"{speed}, {many}; exact {shares[0]} and {shares[1]}",
+            )
+        )
+    return rows
+
+
+def canvases_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    records, rows = result["records"], []
+    fixed = records["fixed"]
+    for kind, name in (("variable", "variable length"), ("fast", "`--fast`")):
+        one = records[kind]
+        what = f"{name} against a fixed canvas of {result['settings']['length']}, {fixed['count']} skill problems"
+        exact = f"{one['exact_match']:.1%} exact against {fixed['exact_match']:.1%} (p = {one['p_value']:.2f})"
+        rows.append((what, f"{one['times_fewer_positions']:.0f}x fewer positions; {exact}"))
+    return rows
+
+
+def load_8b_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    measured = result["measured"]
+    peak, over = measured["peak_bytes"] / 2**30, measured["over_weights_bytes"] / 2**30
+    size, tokens = result["settings"]["size"], result["settings"]["length"]
+    what = f"{size} in bf16 from a published folder: peak of loading and a forward of {tokens} tokens"
+    return [(what, f"{peak:.2f} GiB, of which {over:.2f} are not weights")]
+
+
+def scoring_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    names = {"skills": "the skills", "arc_challenge": "ARC-Challenge", "mmlu_redux": "MMLU-Redux, letters, 5 examples"}
+    rows = []
+    for record in result["records"]:
+        ratio, shared = record["times_as_fast"], record["shared"]["items_per_second"]
+        what = f"confidence scores of {names[record['kind']]}, {record['answer_tokens']:.1f} tokens a candidate"
+        times = f"{ratio['median']:.1f}x as many questions a second [{ratio['q1']:.1f}, {ratio['q3']:.1f}]"
+        rows.append((what, f"{times} as a loop of single rows: {shared['median']:.1f}; the same scores"))
+    return rows
+
+
+def choices_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    most = result["settings"]["exact_tokens"]
+    for kind, where in (("all", "eleven skills"), ("short", f"answers of at most {most} tokens")):
+        rules = result["records"][kind]
+        count = rules["confidence"]["count"]
+        parts = [
+            f"{rule} {one['share']:.1%} [{one['interval']['low']:.1%}, {one['interval']['high']:.1%}]"
+            f" in {one['forwards']:.0f} forwards"
+            for rule, one in rules.items()
+        ]
+        rows.append((f"right choices among four, {count:,} questions, {where}", "; ".join(parts)))
+    return rows
+
+
+ROWS = {
+    "canvases": canvases_rows,
+    "choices": choices_rows,
+    "base_bound": base_bound_rows,
+    "crowd": crowd_rows,
+    "demo": demo_rows,
+    "fast_generation": fast_generation_rows,
+    "frontier": frontier_rows,
+    "generate": generate_rows,
+    "load_8b": load_8b_rows,
+    "scoring": scoring_rows,
+    "styles": styles_rows,
+    "train_step": train_step_rows,
+    "twin": twin_rows,
+}
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from illada.config import fingerprint, from_dict, from_json, register_union, to_dict, to_json
+from illada.config import fingerprint, from_dict, from_json, merge, register_union, to_dict, to_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ def test_what_is_left_out_has_its_default():
         ({"levels": 3}, r"Outer\.levels"),
         ({"levels": [[0.0]]}, r"Outer\.levels\[0\]"),
         ({"levels": [[0.0, "a"]]}, r"expected float, got 'a'.*Outer\.levels\[0\]\[1\]"),
-        ({"mode": "medium"}, r"medium.*Outer\.mode"),
+        ({"mode": "medium"}, r"must be one of fast, slow; got 'medium' @ Outer\.mode"),
         ({"folder": 3}, r"Outer\.folder"),
         ({"shape": {"kind": "Triangle"}}, r"Outer\.shape"),
         ({"shape": {"radius": 1.0}}, r"Outer\.shape"),
@@ -220,3 +220,19 @@ def test_the_order_of_the_fields_in_the_code_does_not_matter():
 def test_the_order_of_keys_in_a_file_does_not_matter():
     backwards = json.dumps(dict(reversed(to_dict(EXAMPLE).items())))
     assert fingerprint(from_json(Outer, backwards)) == fingerprint(EXAMPLE)
+
+
+# --- single fields by name ----------------------------------------------------------------------------------------
+
+
+def test_single_fields_are_replaced_by_name():
+    assert merge(Inner, None, {}) == Inner()
+    assert merge(Inner, Inner(count=3), {"name": "x"}) == Inner(count=3, name="x")
+    assert merge(Inner, None, {"count": 2}) == Inner(count=2)
+
+
+def test_options_that_there_are_not_are_listed_with_those_there_are():
+    with pytest.raises(ValueError, match=r"^there is no option cuont, nmae; there are: count, name$"):
+        merge(Inner, None, {"nmae": "x", "cuont": 1})
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        merge(Inner, Inner(), {"count": 0})

@@ -140,6 +140,16 @@ def test_the_model_sees_bos_then_the_prompt_then_the_canvas(language_model, toke
     assert len(row) == completion.prompt_tokens + 4
 
 
+def test_a_stop_string_may_be_what_a_special_token_looks_like(tokenizer):
+    """As `<|eot_id|>` for LLaDA: no decoded text shows it, but the text ends there."""
+    user = tokenizer.special_texts["[USER]"]
+    model = fond_of(tokenizer, user, 50.0)
+    options = {"length": 6, "block_length": 2}
+    assert model.generate("the cat", **options).finish_reason == "length"
+    stopped = model.generate("the cat", stop=("zzz", "[USER]"), **options)
+    assert (stopped.finish_reason, stopped.tokens, stopped.text) == ("stop", (), "")
+
+
 def test_special_tokens_spelt_in_a_prompt_stay_text(language_model, tokenizer):
     prompt = "[MASK] the [EOS] cat [BOS][PAD]"
     [row], completion = rows_seen(lambda **options: language_model.generate(prompt, **options), length=2, steps=1)

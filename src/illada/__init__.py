@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from illada._version import __version__
 
 if TYPE_CHECKING:
+    from illada.checkpoint.export import ExportConfig, export
+    from illada.checkpoint.huggingface.configuration import Overrides
     from illada.model.config import ModelConfig, named_size
     from illada.model.transformer import Transformer
     from illada.pipeline import LanguageModel, load
@@ -16,21 +18,27 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Completion": "illada.sample.request",
+    "ExportConfig": "illada.checkpoint.export",
     "LanguageModel": "illada.pipeline",
     "ModelConfig": "illada.model.config",
+    "Overrides": "illada.checkpoint.huggingface.configuration",
     "SamplingParams": "illada.sample.request",
     "Transformer": "illada.model.transformer",
+    "export": "illada.checkpoint.export",
     "load": "illada.pipeline",
     "named_size": "illada.model.config",
 }
 
 __all__ = [
     "Completion",
+    "ExportConfig",
     "LanguageModel",
     "ModelConfig",
+    "Overrides",
     "SamplingParams",
     "Transformer",
     "__version__",
+    "export",
     "load",
     "named_size",
 ]

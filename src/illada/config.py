@@ -5,8 +5,10 @@ Every key of the JSON must be a field of the dataclass: a misspelt option is an 
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 import cattrs
 import cattrs.v
@@ -19,6 +21,7 @@ def _converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, unstruct_collection_overrides={tuple: list})
     for kind in (int, float, bool, str):
         converter.register_structure_hook(kind, _exactly)
+    converter.register_structure_hook_func(_is_literal, _one_of)
     converter.register_unstructure_hook(float, float)  # a field that holds 1 and one that holds 1.0 are equal
     converter.register_structure_hook(Path, lambda value, _: Path(value))
     converter.register_unstructure_hook(Path, str)
@@ -32,6 +35,17 @@ def _exactly(value: Any, kind: type[Any]) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     raise ValueError(f"expected {kind.__name__}, got {value!r}")
+
+
+def _is_literal(kind: Any) -> bool:
+    origin: Any = get_origin(kind)
+    return origin is Literal
+
+
+def _one_of(value: Any, kind: Any) -> Any:
+    if value not in get_args(kind):
+        raise ValueError(f"must be one of {', '.join(map(str, get_args(kind)))}; got {value!r}")
+    return value
 
 
 def _reason(error: BaseException, kind: Any) -> str:
@@ -79,6 +93,18 @@ def from_json(cls: type[T], text: str) -> T:
         ValueError: the text is no JSON, or its values do not make a `cls`.
     """
     return from_dict(cls, json.loads(text))
+
+
+def merge(kind: type[T], config: T | None, options: Mapping[str, object]) -> T:
+    """`config`, or else the defaults of the dataclass `kind`, with single fields replaced by name.
+
+    Raises:
+        ValueError: an option that is no field; the message lists those there are.
+    """
+    known = [field.name for field in fields(cast(Any, kind))]
+    if unknown := sorted(options.keys() - set(known)):
+        raise ValueError(f"there is no option {', '.join(unknown)}; there are: {', '.join(known)}")
+    return cast(T, replace(cast(Any, config or kind()), **options))
 
 
 def fingerprint(config: object) -> str:

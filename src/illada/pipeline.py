@@ -5,18 +5,21 @@ print(model.generate("def read(path):", length=64).text)
 """
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar, cast, overload
+from typing import cast, overload
 
 import torch
 
 from illada.assets import BASE
-from illada.checkpoint.native import find_checkpoint, load_checkpoint, load_weights
+from illada.checkpoint.huggingface.configuration import Overrides
+from illada.checkpoint.saved import build
+from illada.checkpoint.source import open_model
+from illada.config import merge
 from illada.data.chat import ChatTemplate, Message
 from illada.data.tokenizer import Tokenizer
-from illada.evaluate.pairs import encode_pair
+from illada.evaluate.pairs import encode_pairs
 from illada.evaluate.scoring import CandidateScore, ScoringParams, score_candidates
 from illada.evaluate.shared_forwards import Candidate
 from illada.model.device import choose_device
@@ -33,8 +36,6 @@ MASK_SHOWN = "░"
 
 Messages = Sequence[Message | Mapping[str, str]]
 """The turns of a dialogue, oldest first."""
-
-Params = TypeVar("Params", SamplingParams, ScoringParams)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +190,7 @@ class LanguageModel:
         """
         chosen = self._chosen(params, options)
         specials = self.tokenizer.specials
-        chosen = replace(chosen, suppress=(*chosen.suppress, specials.bos, specials.eos, specials.pad))
+        chosen = replace(chosen, suppress=(*chosen.suppress, specials.bos, *self.tokenizer.end_ids, specials.pad))
         before = [specials.bos, *self.tokenizer.encode(prefix)]
         after = self.tokenizer.encode(suffix)
         self._check_room([[*before, *after]], replace(chosen, canvas="fixed"))
@@ -245,12 +246,22 @@ class LanguageModel:
             raise ValueError(f"{len(prompts)} prompts need as many lists of candidates, got {len(lists)}")
         bos, given, targets = self.tokenizer.specials.bos, [], []
         for text, few in zip(prompts, lists, strict=True):
-            pairs = [encode_pair(self.tokenizer, text, candidate) for candidate in few]
+            pairs = encode_pairs(self.tokenizer, [(text, candidate) for candidate in few])
             given.append([bos, *pairs[0][0]] if pairs else [bos])
             targets.append([target for _, target in pairs])
-        chosen = _merge(ScoringParams, params, options)
-        scores = self.score_ids(given, targets, chosen, on_progress=on_progress)
+        scores = self.score_ids(given, targets, params, on_progress=on_progress, **options)
         return scores[0] if alone else scores
+
+    def score_chat(
+        self, conversations: Sequence[Messages], candidates: Sequence[Sequence[str]], params: ScoringParams
+    ) -> list[list[CandidateScore]]:
+        """`score` for answers to conversations, by the chat template of the tokenizer.
+
+        Raises:
+            ValueError: there is no template, it refuses a conversation, or as `score`.
+        """
+        given = [self.chat_template.encode(messages) for messages in conversations]
+        return self.score_ids(given, [[self.tokenizer.encode(text) for text in few] for few in candidates], params)
 
     def score_ids(
         self,
@@ -262,7 +273,7 @@ class LanguageModel:
         **options: object,
     ) -> list[list[CandidateScore]]:
         """`score` for prompts and candidates that are token ids already, BOS and all."""
-        chosen = _merge(ScoringParams, params, options)
+        chosen = merge(ScoringParams, params, options)
         specials = self.tokenizer.specials
         behind = (specials.eos,) if chosen.end and self.transformer.config.attention != "causal" else ()
         pairs = [(tuple(ids), tuple(few)) for ids, some in zip(prompts, candidates, strict=True) for few in some]
@@ -342,7 +353,8 @@ class LanguageModel:
         return self.tokenizer.decode_bytes(writing.tokens) if writing.cut is None else writing.cut.data
 
     def _stopping(self, params: SamplingParams) -> Stopping:
-        return Stopping(end_ids=(self.tokenizer.specials.eos,), strings=params.stop, decode=self.tokenizer.decode_bytes)
+        ends = (*self.tokenizer.end_ids, *self.tokenizer.special_ids(params.stop))
+        return Stopping(end_ids=ends, strings=params.stop, decode=self.tokenizer.decode_bytes)
 
     def _encoded(self, prompts: list[str]) -> list[list[int]]:
         return [[self.tokenizer.specials.bos, *ids] for ids in self.tokenizer.encode_batch(prompts)]
@@ -353,10 +365,10 @@ class LanguageModel:
             budget_within(self.transformer.config.max_length, prompt=len(ids), params=params)
 
     def _chosen(self, params: SamplingParams | None, options: dict[str, object]) -> SamplingParams:
-        chosen = _merge(SamplingParams, params, options)
+        chosen = merge(SamplingParams, params, options)
         # rows that the model has beyond the vocabulary stand for no text
         spare = range(self.tokenizer.vocab_size, self.transformer.config.vocab_size)
-        end = (self.tokenizer.specials.eos,)
+        end = self.tokenizer.end_ids
         return replace(
             chosen,
             suppress=(*chosen.suppress, *spare, *(end if chosen.end == "never" else ())),
@@ -364,28 +376,20 @@ class LanguageModel:
         )
 
 
-def load(path: str | Path = BASE, *, device: str = "auto", dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """The model in a run folder (its newest checkpoint) or a checkpoint folder, or one that comes with the package.
-
-    Those are `tiny`, which continues texts, and `tiny-instruct`, which answers.
+def load(
+    where: str | Path = BASE,
+    *,
+    device: str = "auto",
+    dtype: torch.dtype = torch.float32,
+    overrides: Overrides | None = None,
+    **options: object,
+) -> LanguageModel:
+    """The model that `where` names (see `illada.checkpoint.source`), `options` the fields of `Overrides` by name.
 
     Raises:
-        FileNotFoundError: no checkpoint is there.
-        ValueError: the checkpoint is damaged, or the device is not there.
+        FileNotFoundError: there is no such model, or a file of it is missing.
+        ValueError: it is damaged or not supported, a value cannot be assumed, or the device is not there.
     """
     place = choose_device(device)
-    folder = find_checkpoint(Path(path))
-    saved = load_checkpoint(folder)
-    with torch.device("meta"):
-        model = Transformer(saved.model_config)
-    model = model.to_empty(device=place).to(dtype)
-    load_weights(model, saved.weights, source=str(folder))
-    return LanguageModel(transformer=model.eval(), tokenizer=saved.tokenizer)
-
-
-def _merge(kind: type[Params], params: Params | None, options: dict[str, object]) -> Params:
-    known = [field.name for field in fields(kind)]
-    if unknown := sorted(options.keys() - set(known)):
-        raise ValueError(f"there is no option {', '.join(unknown)}; there are: {', '.join(known)}")
-    make: Callable[..., Params] = replace
-    return make(params or kind(), **options)
+    saved = open_model(where, merge(Overrides, overrides, options))
+    return LanguageModel(transformer=build(saved, device=place, dtype=dtype), tokenizer=saved.tokenizer)

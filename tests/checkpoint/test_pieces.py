@@ -7,8 +7,8 @@ import torch
 
 from illada.checkpoint.pieces import (
     Index,
+    IndexEntry,
     Piece,
-    StoredTensor,
     read_blocks,
     read_index,
     read_tensors,
@@ -35,9 +35,9 @@ def folder(tmp_path):
         save_tensors(tensors, tmp_path / files[name])
         pieces.append(Piece(file=files[name], at=(top, left), shape=(rows, columns)))
     model = {
-        "matrix": StoredTensor(dtype="F32", shape=(10, 6), pieces=tuple(pieces)),
-        "vector": StoredTensor(dtype="BF16", shape=(7,), pieces=(Piece(file=files["b"], at=(0,), shape=(7,)),)),
-        "number": StoredTensor(dtype="F32", shape=(), pieces=(Piece(file=files["b"], at=(), shape=()),)),
+        "matrix": IndexEntry(dtype="F32", shape=(10, 6), pieces=tuple(pieces)),
+        "vector": IndexEntry(dtype="BF16", shape=(7,), pieces=(Piece(file=files["b"], at=(0,), shape=(7,)),)),
+        "number": IndexEntry(dtype="F32", shape=(), pieces=(Piece(file=files["b"], at=(), shape=()),)),
     }
     (tmp_path / "index.json").write_text(to_json(Index(tensors={"model": model, "optimizer": {}})))
     return tmp_path
@@ -71,14 +71,14 @@ def test_only_what_is_asked_for_is_opened(folder):
     (folder / "model-00001-of-00003.safetensors").unlink()
     target = torch.zeros(10, 2)
     index = read_index(folder, "model")
-    narrowed = {"matrix": StoredTensor(dtype="F32", shape=(10, 6), pieces=index["matrix"].pieces[2:])}
+    narrowed = {"matrix": IndexEntry(dtype="F32", shape=(10, 6), pieces=index["matrix"].pieces[2:])}
     read_blocks(folder, narrowed, {"matrix": (target, (slice(0, 10), slice(4, 6)))})
     assert torch.equal(target, TENSOR[:, 4:])
 
 
 def test_a_hole_is_told(folder):
     index = read_index(folder, "model")
-    holed = {"matrix": StoredTensor(dtype="F32", shape=(10, 6), pieces=index["matrix"].pieces[:2])}
+    holed = {"matrix": IndexEntry(dtype="F32", shape=(10, 6), pieces=index["matrix"].pieces[:2])}
     target = torch.zeros(10, 6)
     with pytest.raises(ValueError, match="does not hold all of matrix: 20 numbers are missing"):
         read_blocks(folder, holed, {"matrix": (target, whole_block(target))})
@@ -88,7 +88,7 @@ def test_whole_files_have_an_index_too(tmp_path):
     save_tensors({"matrix": TENSOR, "number": SCALAR}, tmp_path / "model.safetensors")
     index = read_index(tmp_path, "model")
     file = "model.safetensors"
-    assert index["matrix"] == StoredTensor(
+    assert index["matrix"] == IndexEntry(
         dtype="F32", shape=(10, 6), pieces=(Piece(file=file, at=(0, 0), shape=(10, 6)),)
     )
     assert index["number"].pieces == (Piece(file=file, at=(), shape=()),)

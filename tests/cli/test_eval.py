@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from rich.console import Console
 from illada import __version__
 from illada.cli import eval as module
 from illada.cli import scores
+from illada.cli.loading import Loading
 from illada.data.skills.registry import SKILLS
 from illada.evaluate.summary import AnswerLine, summarize
 from illada.sample.request import Completion
@@ -43,6 +45,9 @@ class FirstNumber:
     def score(self, prompts, candidates, params):
         raise AssertionError
 
+    def score_chat(self, conversations, candidates, params):
+        raise AssertionError
+
 
 def completion(text):
     return Completion(
@@ -60,7 +65,7 @@ def completion(text):
 @pytest.fixture
 def fake(monkeypatch):
     model = FirstNumber()
-    monkeypatch.setattr(module, "load", lambda path, device: model)
+    monkeypatch.setattr(Loading, "load", lambda self, where: model)
     monkeypatch.setattr(module, "_evaluated", unchecked(module._evaluated))
     return model
 
@@ -159,6 +164,33 @@ def test_another_evaluation_in_the_folder_is_kept_unless_told_otherwise(fake, il
     assert (out / "notes.txt").read_text() == "mine"
 
 
+def test_a_folder_is_not_begun_anew_before_the_model_is_there(fake, illada, monkeypatch, refusal, tmp_path):
+    out = tmp_path / "out"
+    illada(*COMPARE, "--out", out)
+    before = (out / "answers.jsonl").read_bytes()
+
+    def damaged(self, where):
+        raise ValueError("the checkpoint is damaged")
+
+    monkeypatch.setattr(Loading, "load", damaged)
+    assert refusal(*COMPARE, "--out", out, "--overwrite") == "the checkpoint is damaged"
+    assert (out / "answers.jsonl").read_bytes() == before
+
+
+def test_a_file_is_no_folder(fake, refusal, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    assert "is a file, but the answers need a folder" in refusal(*COMPARE, "--out", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_comparison_as_json(fake, illada, tmp_path):
+    illada(*COMPARE, "--out", tmp_path / "a")
+    compared = json.loads(illada("eval", "--compare", tmp_path / "a", tmp_path / "a", "--json").out)
+    assert compared["compare"]["difference"]["value"] == 0
+    assert compared["compare"]["first"] == compared["compare"]["second"]
+    assert (compared["compare"]["only_first"], compared["compare"]["p_value"]) == (0, 1)
+
+
 def test_two_folders_are_compared(fake, illada, refusal, tmp_path):
     illada(*COMPARE, "--out", tmp_path / "a")
     illada(*COMPARE, "--out", tmp_path / "b", "--length", "9")
@@ -169,39 +201,85 @@ def test_two_folders_are_compared(fake, illada, refusal, tmp_path):
     assert illada("eval", "--compare", tmp_path / "a", tmp_path / "c", "--common").code == 0
 
 
-def test_killed_and_run_again_it_ends_as_if_it_had_not_been(saved_model, tmp_path):
-    """Kill -9 while it answers; then the same command to its end."""
-    skills = ["repeat", "sort", "compare", "count", "next", "lookup"]
-    flags = ["--model", str(saved_model), "--limit", "130", "--length", "8", "--skills", *skills]
+KILLED_SKILLS = ("repeat", "sort", "compare", "count", "next", "lookup")
 
-    def begin(out):
+
+@pytest.fixture
+def begin(saved_model):
+    """Starts an evaluation of 6 times 130 problems in a process of its own, into a folder."""
+
+    def start(out):
+        flags = ["--model", str(saved_model), "--limit", "130", "--length", "8", "--skills", *KILLED_SKILLS]
         command = [sys.executable, "-m", "illada", "eval", *flags, "--out", str(out)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True)
 
-    def table(process):
-        shown, _ = process.communicate(timeout=120)
-        assert process.returncode == 0
-        return shown
+    return start
 
-    whole = table(begin(tmp_path / "whole"))
-    killed = begin(tmp_path / "parts")
-    answers = tmp_path / "parts" / "answers.jsonl"
-    deadline = time.monotonic() + 60
-    while not (answers.exists() and answers.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    there = len(answers.read_text().splitlines())
-    assert 0 < there < 6 * 130
-    assert table(begin(tmp_path / "parts")) == whole
 
-    def lines(name):
-        rows = [json.loads(row) for row in (tmp_path / name / "answers.jsonl").read_text().splitlines()]
-        return [{**row, "seconds": 0} for row in rows]
+def table_of(process):
+    """What a process prints that goes on to its end."""
+    shown, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    return shown
 
-    assert lines("parts") == lines("whole")
-    assert len({(row["task"], row["id"]) for row in lines("parts")}) == len(lines("parts")) == 6 * 130
+
+def kill_behind(process, answers, lines, pause):
+    """Kill -9 once there are more lines than that, and a moment later; returns how many there are then."""
+    deadline = time.monotonic() + 120
+    while count_lines(answers) <= lines and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    time.sleep(pause)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    return count_lines(answers)
+
+
+def count_lines(answers):
+    return answers.read_bytes().count(b"\n") if answers.exists() else 0
+
+
+def rows_of(folder):
+    """The whole lines; a last one may have been cut off."""
+    lines = (folder / "answers.jsonl").read_bytes().split(b"\n")[:-1]
+    return [{**json.loads(line), "seconds": 0} for line in lines]
+
+
+def scores_of(folder):
+    tasks = json.loads((folder / "results.json").read_text())["tasks"]
+    return {name: {**scores, "seconds": 0} for name, scores in tasks.items()}
+
+
+def test_killed_again_and_again_it_ends_as_if_it_had_not_been(begin, tmp_path):
+    """Kill -9 at random moments, while it loads and while it answers; then the same command to its end."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    table = table_of(begin(whole))
+    moments = random.Random(0)
+    there = [0]
+    for _ in range(3):
+        there.append(kill_behind(begin(parts), parts / "answers.jsonl", there[-1], moments.uniform(0, 0.05)))
+        assert not (parts / "results.json").exists()
+    assert 0 < there[1] < there[2] < there[3] < 6 * 130
+    before = rows_of(parts)[: there[1]]
+    assert table_of(begin(parts)) == table
+    assert rows_of(parts)[: there[1]] == before == rows_of(whole)[: there[1]]
+    assert rows_of(parts) == rows_of(whole)
+    assert scores_of(parts) == scores_of(whole)
+    assert len({(row["task"], row["id"]) for row in rows_of(parts)}) == len(rows_of(parts)) == 6 * 130
+
+
+def test_skills_are_choices_too(illada, tmp_path):
+    """With the model of the package, which copies: it knows which repetition is the right one."""
+    flags = ("--tasks", "skills_choice", "--skills", "repeat", "--levels", "1", "--limit", "16", "--out", tmp_path)
+    answer = illada("eval", *flags, "--scoring.method", "chain")
+    assert re.search(r"repeat_choice\s+16\s", answer.out)
+    rows = [json.loads(row) for row in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    assert [row["task"] for row in rows] == ["repeat_choice"] * 16
+    assert all(len(row["scores"]) == 4 and row["output"] == row["extracted"] for row in rows)
+    assert sum(row["correct"] for row in rows) >= 12
+    [asking] = json.loads((tmp_path / "settings.json").read_text())["tasks"]
+    assert (asking["task"], asking["chat"], asking["scoring"]["method"]) == ("repeat_choice", True, "chain")
 
 
 # --- benchmarks ---------------------------------------------------------------------------------------------------
@@ -244,9 +322,9 @@ def test_single_tasks_take_flags_for_scoring_and_examples(saved_model, illada, d
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--tasks", "arithmetic"), "no task is called 'arithmetic'; there are: skills, mmlu"),
+        (("--tasks", "arithmetic"), "no task is called 'arithmetic'; there are: skills, skills_choice, mmlu"),
         (("--suite", "gpt"), "no suite is called 'gpt'; there are: illada_base"),
-        (("--suite", "illada_base", "--tasks", "gsm8k"), "not both"),
+        (("--suite", "illada_base", "--tasks", "gsm8k"), "name tasks or a suite, not both"),
         (("--skills", "juggle"), "no skill is called 'juggle'"),
         (("--limit", "0"), "limit must be at least 1, got 0"),
         (("--levels", "4"), "there is no level 4"),
@@ -255,8 +333,21 @@ def test_single_tasks_take_flags_for_scoring_and_examples(saved_model, illada, d
     ],
 )
 def test_what_cannot_be_asked_is_refused(flags, message, fake, refusal):
-    assert message in refusal("eval", *flags)
+    assert refusal("eval", *flags).startswith(message)
     assert fake.conversations == []
+
+
+def test_a_row_that_is_none_is_named(saved_model, data, refusal):
+    file = data / "gsm8k" / "test.jsonl"
+    rows = file.read_text().splitlines()
+
+    def said(row):
+        file.write_text("\n".join([*rows[:2], row, *rows[3:]]) + "\n")
+        return refusal("eval", "--tasks", "gsm8k", "--shots", 0, "--data", data, "--model", saved_model)
+
+    assert said('{"question": "1 and 1?"}') == "row 3 of gsm8k is not what it should be: it has no field 'answer'"
+    assert said('{"question": "1 and').startswith(f"{file}, line 3 is not valid JSON")
+    assert said("[1]") == f"{file}, line 3 is no object: '[1]'"
 
 
 def test_programs_are_not_run_unasked(saved_model, refusal, tmp_path):

@@ -68,7 +68,7 @@ def test_as_a_module_it_is_the_same_and_loads_nothing_heavy():
 def test_every_command_has_help_of_its_own(name, illada):
     answer = illada(name, "--help")
     assert (answer.code, answer.err) == (0, "")
-    assert "usage: illada" in answer.out
+    assert ("usage: lm-eval" if name == "lm-eval" else "usage: illada") in answer.out
 
 
 # --- asked for wrongly --------------------------------------------------------------------------------------------

@@ -86,6 +86,14 @@ def test_perplexity_in_all_units(saved_model, illada, tmp_path):
     assert f"at most {found['nats_per_token']:.4f} ± {found['standard_error_nats_per_token']:.4f}" in shown
 
 
+def test_the_error_of_a_single_sample_is_null_in_json(saved_model, illada, tmp_path):
+    (tmp_path / "a.txt").write_text("the quick brown fox jumps over the lazy dog")
+    found = json.loads(illada("perplexity", tmp_path / "a.txt", "--model", saved_model, "--json", "--samples", "1").out)
+    assert found["standard_error_nats_per_token"] is None
+    assert found["standard_error_bits_per_byte"] is None
+    assert found["nats_per_token"] > 0
+
+
 def test_a_stride_and_a_limit(saved_model, illada, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "the fox jumps over the dog and on"}\n' * 3)
     flags = (tmp_path / "a.jsonl", "--model", saved_model, "--json", "--samples", "2")

@@ -1,10 +1,12 @@
 """Messages become token ids, and nothing in a message becomes a special token."""
 
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from illada.data.chat import ChatTemplate, Message
+from illada.data.chat import ChatTemplate, Message, Rendered
 from illada.data.tokenizer import CHAT_TEMPLATE, Tokenizer
 
 TOKENIZER = Tokenizer.train(["the cat sat on the mat. [the dog] asked: 12 + 34? " * 5], 300)
@@ -158,3 +160,34 @@ def test_an_answer_is_opened_or_continued_but_not_both():
         template.render(begun, add_generation_prompt=False, continue_final=True)
         == "<user>a</user>\n<assistant>  so far "
     )
+
+
+# --- rendered text ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(CONTENT, min_size=1, max_size=3))
+@pytest.mark.parametrize("source", [CHAT_TEMPLATE, TAGGED])
+def test_rendered_text_splits_into_the_ids_of_the_dialogue(source, contents):
+    template = ChatTemplate(TOKENIZER, source)
+    messages = [user(content) for content in contents]
+    rendered = template.rendered(messages)
+    head, tail = template.split(rendered)
+    assert head + TOKENIZER.encode(tail) == template.encode(messages)
+    assert rendered.mark not in tail
+    assert rendered.replace(rendered.mark, "") == template.render(messages)
+
+
+def test_only_the_templates_own_special_tokens_are_whole():
+    rendered = ChatTemplate(TOKENIZER).rendered([user("[EOS] [USER]")])
+    assert rendered.count("[USER]") == rendered.count("[ASSISTANT]") == 1
+    assert "[EOS]" not in rendered
+    head, tail = ChatTemplate(TOKENIZER).split(rendered)
+    assert head[-1] == ROLES["assistant"]
+    assert tail == ""
+
+
+def test_a_copy_of_rendered_text_keeps_its_mark():
+    rendered = ChatTemplate(TOKENIZER).rendered([user("[EOS]")])
+    for copied in (copy.copy(rendered), copy.deepcopy(rendered)):
+        assert (copied, copied.mark, type(copied)) == (rendered, rendered.mark, Rendered)

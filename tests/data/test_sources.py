@@ -337,7 +337,7 @@ def test_a_folder_without_a_match_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "data"), [("a.txt", ""), ("a.jsonl", '{"text": ""}\n'), ("a.jsonl.gz", gzip.compress(b""))]
+    ("name", "data"), [("a.txt", ""), ("a.jsonl", '{"text": ""}\n'), ("a.jsonl.gz", gzip.compress(b"", mtime=0))]
 )
 def test_a_source_without_text_is_named(tmp_path, name, data):
     with pytest.raises(ValueError, match=f"{name} holds no text"):

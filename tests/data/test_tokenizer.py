@@ -187,6 +187,11 @@ def test_an_added_token_that_is_not_flagged_special_becomes_so(tmp_path):
         assert_stays_text(tokenizer, text)
 
 
+def test_texts_that_look_like_special_tokens_have_their_ids():
+    specials = TOKENIZER.specials
+    assert TOKENIZER.special_ids(["[EOS]", "the", "[MASK]", ""]) == (specials.eos, specials.mask)
+
+
 def test_a_special_text_that_ordinary_merges_reach_is_spelt_in_bytes(tmp_path):
     merges = [("[", "B"), ("[B", "O"), ("[BO", "S"), ("[BOS", "]")]
     gpt2_style(tmp_path, merges=merges)
@@ -399,3 +404,59 @@ def test_published_tokenizers_load(name, eos, added, round_trip):
     assert_stays_text(tokenizer, "[MASK] and <|endoftext|><|padding|>")
     reference = tokenizers.Tokenizer.from_file(str(FOREIGN / name / "tokenizer.json"))
     assert tokenizer.encode(round_trip) == reference.encode(round_trip).ids
+
+
+# --- special tokens that neither the file names nor we do ---------------------------------------------------------
+
+
+def test_special_tokens_by_their_ids(tmp_path):
+    gpt2_style(tmp_path)
+    tokenizer = Tokenizer.load(tmp_path, special_ids={"mask": 65, "bos": 256, "pad": 10**6})
+    assert (tokenizer.specials.mask, tokenizer.specials.bos) == (65, 256)
+    assert tokenizer.added == {"pad"}  # there is no such id: it is ours, and new
+
+
+def test_a_text_that_is_named_comes_before_an_id(tmp_path):
+    gpt2_style(tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text('{"mask_token": "B"}')
+    assert Tokenizer.load(tmp_path, special_ids={"mask": 65}).texts["mask"] == "B"
+    (tmp_path / "tokenizer_config.json").write_text('{"mask_token": {"content": "C"}}')
+    assert Tokenizer.load(tmp_path, special_ids={"mask": 65}).texts["mask"] == "C"
+    assert Tokenizer.load(tmp_path, special_ids={"mask": 65}, special_texts={"mask": "D"}).texts["mask"] == "D"
+
+
+def test_what_was_added_is_known(tmp_path):
+    gpt2_style(tmp_path)
+    assert Tokenizer.load(tmp_path).added == {"pad", "bos", "mask"}
+    assert Tokenizer.train(["text"], 270).added == frozenset()
+
+
+def test_an_answer_may_end_in_several_ways(tmp_path):
+    gpt2_style(tmp_path)
+    tokenizer = Tokenizer.load(tmp_path, ends=[65, "B", "no such token", 10**6, 256])
+    eos, first = tokenizer.specials.eos, tokenizer.encode("B")[0]
+    assert tokenizer.end_ids == (eos, 65, first)
+    for copy in (pickle.loads(pickle.dumps(tokenizer)), saved_and_loaded(tokenizer, tmp_path / "copy")):
+        assert copy.end_ids == tokenizer.end_ids
+        assert copy.specials == tokenizer.specials
+    assert Tokenizer.load(tmp_path).end_ids == (eos,)
+
+
+@pytest.mark.parametrize("value", ['"B"', "[3]", "{}"])
+def test_ends_that_are_no_list_of_texts(tmp_path, value):
+    gpt2_style(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(f'{{"end_tokens": {value}}}')
+    with pytest.raises(ValueError, match=r"the end_tokens in .*tokenizer_config\.json are no list of texts"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_damaged_map_of_special_tokens(tmp_path):
+    gpt2_style(tmp_path)
+    (tmp_path / "special_tokens_map.json").write_text("{")
+    with pytest.raises(ValueError, match=r"special_tokens_map\.json is no readable special_tokens_map\.json"):
+        Tokenizer.load(tmp_path)
+
+
+def saved_and_loaded(tokenizer, folder):
+    tokenizer.save(folder)
+    return Tokenizer.load(folder)

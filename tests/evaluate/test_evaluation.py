@@ -15,7 +15,6 @@ from illada.evaluate.scoring import CandidateScore, ScoringParams
 from illada.evaluate.suites import SUITES, Asking
 from illada.evaluate.task import Question, Shot, Verdict
 from illada.evaluate.tasks.registry import TASKS
-from illada.evaluate.tasks.skills import SkillChoice, SkillTask
 from illada.sample.request import Completion, SamplingParams
 
 ROOM = Room(context=10_000, encode=lambda text: [ord(c) for c in text], decode=lambda ids: "".join(map(chr, ids)))
@@ -81,6 +80,14 @@ class Table:
         return [
             [score(0.0 if text.strip() == self._say(prompt) else -5.0 - len(text)) for text in few]
             for prompt, few in zip(prompts, candidates, strict=True)
+        ]
+
+    def score_chat(self, conversations, candidates, params):
+        self.calls.append(("score_chat", conversations, params))
+        assert not [text for few in candidates for text in few if text != text.strip()]
+        return [
+            [score(0.0 if text == self._say(turns[-1].content) else -5.0) for text in few]
+            for turns, few in zip(conversations, candidates, strict=True)
         ]
 
 
@@ -168,6 +175,19 @@ def test_choices_take_the_best_candidate():
     assert model.calls[0][2] == scoring
 
 
+def test_choices_are_asked_in_turns_where_that_is_wanted():
+    model = Table()
+    found = evaluated(model, prepared("choice", count=2, shots=1, chat=True))
+    kind, [turns, _], _ = model.calls[0]
+    assert kind == "score_chat"
+    assert [(turn.role, turn.content) for turn in turns] == [
+        ("user", "number 0:"),
+        ("assistant", "0"),
+        ("user", "number 0:"),
+    ]
+    assert [(line.correct, line.output) for line in found.lines] == [(True, " 0"), (True, " 1")]
+
+
 def test_scores_can_be_normalised():
     class Long(Table):
         def score(self, prompts, candidates, params):
@@ -204,10 +224,41 @@ def test_a_fixed_canvas_is_cut_to_what_fits():
     assert f"a canvas of {used.length} tokens" in found.lines[0].note
 
 
+def test_the_longest_candidate_fits_behind_its_prompt():
+    """A candidate cannot be cut: the prompt gives way, by more than the quarter that a written answer gets."""
+    table, small = Table(), replace(ROOM, context=60)
+    one = prepared("choice", count=1, shots=4)
+    long = replace(one.questions[0], candidates=(" 0", " " + "9" * 40))
+    found = evaluate(table, [replace(one, questions=(long,))], settings=SETTINGS, room=small)
+    [[prompt]] = [prompts for _, prompts, _ in table.calls]
+    assert len(prompt) + 1 + 41 <= 60
+    assert "number 0:".endswith(prompt)
+    assert "0 of 4 examples fit the context" in found.lines[0].note
+
+
 def test_a_canvas_that_grows_is_left_as_it_is():
     model = Table()
     evaluate(model, [prepared(sampling=SamplingParams(length=90))], settings=SETTINGS, room=replace(ROOM, context=100))
     assert model.calls[0][2].length == 90
+
+
+def test_candidates_too_long_for_the_exact_bound_are_refused_before_anything_is_asked():
+    class Long(Numbers):
+        def questions(self, rows, folder, shots):
+            for question in super().questions(rows, folder, shots):
+                yield replace(question, candidates=("a", "b", "x" * (16 + int(question.id == "7"))))
+
+    def asked(method):
+        return prepare(
+            Long("choice"), Asking(task="numbers", scoring=ScoringParams(method=method)), data=None, limit=None
+        )
+
+    model = Table()
+    message = "question 7 of numbers has a candidate of 17 tokens, but the exact bound takes at most 16"
+    with pytest.raises(ValueError, match=message):
+        evaluated(model, prepared("choice"), asked("exact"))
+    assert model.calls == []
+    assert len(evaluated(model, asked("chain")).lines) == 10
 
 
 def test_two_tasks_of_one_name_are_refused():
@@ -236,13 +287,61 @@ def test_without_a_folder_the_rows_come_from_the_hub(tmp_path):
         prepare(task, Asking(task="gsm8k"), data=tmp_path, limit=None)
 
 
+class Broken(Numbers):
+    """Its third row cannot be made a question of."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def questions(self, rows, folder, shots):
+        if shots:
+            raise ValueError("no examples here")
+        for question in super().questions(rows, folder, shots):
+            if question.id == "2":
+                raise self.error
+            yield question
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [(KeyError("answer"), "it has no field 'answer'"), (TypeError("no text"), "no text"), (ValueError("bad"), "bad")],
+)
+def test_a_row_that_cannot_be_asked_is_named(error, what):
+    with pytest.raises(ValueError, match=f"^row 3 of numbers is not what it should be: {what}$"):
+        prepare(Broken(error), Asking(task="numbers"), data=None, limit=None)
+    assert len(prepare(Broken(error), Asking(task="numbers"), data=None, limit=2).questions) == 2
+
+
+def test_what_is_wrong_before_the_first_row_is_about_no_row():
+    with pytest.raises(ValueError, match=r"^no examples here$"):
+        prepare(Broken(KeyError()), Asking(task="numbers", shots=1), data=None, limit=None)
+
+
+def test_what_is_wrong_with_the_file_is_said_by_who_reads_it(tmp_path):
+    class Cut(Numbers):
+        def local_rows(self, folder):
+            yield {"n": 0}
+            raise ValueError("the file is cut off")
+
+    with pytest.raises(ValueError, match=r"^the file is cut off$"):
+        prepare(Cut(), Asking(task="numbers"), data=tmp_path, limit=None)
+
+
+@pytest.mark.parametrize("gold", [-1, 2, None])
+def test_a_choice_without_its_right_answer_is_no_question(gold):
+    """As in test sets whose answers are kept secret: their label is -1."""
+    with pytest.raises(ValueError, match=f"the right answer is number {gold}, counted from 0, of 2"):
+        Question(id="0", ask="?", candidates=(" a", " b"), gold=gold)
+
+
 def test_the_digest_knows_every_part_of_a_question():
     one = prepared("choice")
     assert questions_digest([one]) == questions_digest([prepared("choice")])
     changes = [
         {"ask": "else"},
         {"reference": "else"},
-        {"candidates": (" a",)},
+        {"candidates": (*one.questions[0].candidates, " a")},
         {"gold": 2},
         {"shots": (Shot(ask="a", answer="b"),)},
     ]
@@ -338,6 +437,14 @@ def test_another_evaluation_is_not_gone_on_with(tmp_path):
     evaluate(Table(), [prepared()], settings=later, room=ROOM, out=tmp_path)
 
 
+def test_settings_that_cannot_be_read_are_named(tmp_path):
+    evaluated(Table(), prepared(), out=tmp_path)
+    for text in ('{"model": "a', "[1]"):
+        (tmp_path / "settings.json").write_text(text)
+        with pytest.raises(ValueError, match=r"settings\.json cannot be read .*: choose another folder"):
+            evaluated(Table(), prepared(), out=tmp_path)
+
+
 def test_answers_without_settings_are_not_touched(tmp_path):
     (tmp_path / "answers.jsonl").write_text("{}\n")
     with pytest.raises(FileExistsError, match="answers without settings"):
@@ -362,33 +469,6 @@ def test_progress_counts_what_was_there_already(tmp_path, small_batches):
     told = []
     evaluated(Table(), prepared(), out=tmp_path, on_progress=told.append)
     assert told == [6, 9, 10]
-
-
-# --- the skills ---------------------------------------------------------------------------------------------------
-
-
-def test_skills_are_asked_by_level_and_judged_by_their_own_check():
-    task = SkillTask(skill="sort", count=20)
-    some = prepare(task, Asking(task="sort"), data=None, limit=None)
-    assert {question.group for question in some.questions} == {"level 1", "level 2", "level 3"}
-    for question in some.questions:
-        assert task.judge(question, question.reference).correct
-        assert not task.judge(question, question.reference + " 7").correct
-    with pytest.raises(ValueError, match="without examples"):
-        prepare(task, Asking(task="sort", shots=1), data=None, limit=None)
-
-
-@pytest.mark.parametrize("skill", ["repeat", "count", "compare", "add", "countdown", "sudoku"])
-def test_skills_as_choices_have_one_right_answer_anywhere(skill):
-    task = SkillChoice(written=SkillTask(skill=skill, count=60))
-    some = prepare(task, Asking(task=task.name), data=None, limit=None)
-    for question in some.questions:
-        right = [task.written.judge(question, text).correct for text in question.candidates]
-        assert right == [number == question.gold for number in range(4)]
-        assert len(set(question.candidates)) == 4
-    assert {question.gold for question in some.questions} == {0, 1, 2, 3}
-    again = prepare(task, Asking(task=task.name), data=None, limit=None)
-    assert again.questions == some.questions
 
 
 def test_a_prepared_task_is_asked_in_parts(small_batches):

@@ -1,9 +1,12 @@
 """Models that know everything and models that know nothing, through the whole pipeline, on every local benchmark.
 
-The one that knows gets 100 %, the one that guesses gets chance. For all questions the models are tables of texts; for a
-few of each task one is a table of tokens behind the real tokenizer, sampler, stop strings and scoring.
+The one that knows gets 100 %, the one that guesses gets chance. What the first knows it reads from the files by a way
+of its own, not from the questions that the tasks have made of them. For all questions the models are tables of texts;
+for a few of each task one is a table of tokens behind the real tokenizer, sampler, stop strings and scoring.
 """
 
+import gzip
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -44,6 +47,12 @@ LOCAL = (
     "mbpp",
     "mbpp_chat",
 )
+COMMONSENSE = {
+    "arc_challenge": "ARC-Challenge",
+    "arc_easy": "ARC-Easy",
+    "openbookqa": "openbookqa",
+    "winogrande": "winogrande",
+}
 CHAT = {"mmlu_redux_generative", "mmlu_pro", "gsm8k_chat", "humaneval_chat", "mbpp_chat"}
 LETTERS = {"mmlu_redux_generative": 4, "mmlu_pro": 10}
 Z = 3.29
@@ -59,20 +68,60 @@ def prepared(name, limit=None, **asking):
     return prepare(TASKS[name], Asking(task=name, chat=name in CHAT, **asking), data=BENCHMARKS, limit=limit)
 
 
+def lines_of(file):
+    data = (BENCHMARKS / file).read_bytes()
+    return [json.loads(row) for row in (gzip.decompress(data) if file.endswith(".gz") else data).splitlines()]
+
+
+def truths(name):
+    """Question id -> what is right: an option's text, a letter, a number ...; of programs nothing."""
+    if name in COMMONSENSE:
+        rows = json.loads((BENCHMARKS / "commonsense" / COMMONSENSE[name] / "test.json").read_text(encoding="utf-8"))
+        return {str(number): named_option(row) for number, row in enumerate(rows)}
+    if name.startswith("mmlu_redux"):
+        rows = lines_of("mmlu-redux/mmlu_redux.jsonl")
+        return {str(number): "ABCD"[row["answer"]] for number, row in enumerate(rows)}
+    if name.startswith("mmlu_pro"):
+        return {str(row["question_id"]): row["answer"] for row in lines_of("mmlu-pro/test.jsonl.gz")}
+    if name.startswith("gsm8k"):
+        rows = lines_of("gsm8k/test.jsonl")
+        return {str(number): row["answer"].rpartition("#### ")[2] for number, row in enumerate(rows)}
+    if name == "bbh":
+        files = {file.stem: json.loads(file.read_text()) for file in (BENCHMARKS / "bbh" / "bbh").glob("*.json")}
+        some = ((task, enumerate(file["examples"])) for task, file in files.items())
+        return {f"{task}/{number}": row["target"] for task, rows in some for number, row in rows}
+    return {}
+
+
+def named_option(row):
+    """`answer2`, or `option2`, of a question in one string -> the text behind `Answer2:`."""
+    kind, number = row["answer"][:-1].capitalize(), int(row["answer"][-1])
+    behind = row["instruction"].partition(f"{kind}{number}:")[2]
+    for mark in (f" {kind}{number + 1}:", " Answer format:", "\n"):
+        behind = behind.partition(mark)[0]
+    return behind.strip()
+
+
+def right_candidate(name, candidates, truth):
+    """The number of the option that has this text, or, in WinoGrande, begins with it."""
+    fits = [text.startswith(f"{truth} ") if name == "winogrande" else text.strip() == truth for text in candidates]
+    return fits.index(True)
+
+
 def solutions(name):
     """Question id -> an answer that is right, as a model would write it."""
-    task = TASKS[name]
+    task, known = TASKS[name], truths(name)
     rows = {str(row["task_id"]): row for row in task.local_rows(BENCHMARKS)} if task.kind == "code" else {}
 
     def solve(question):
         if name in LETTERS:
-            return f"The answer is ({question.reference})." if name == "mmlu_pro" else question.reference
+            return f"The answer is ({known[question.id]})." if name == "mmlu_pro" else known[question.id]
         if name == "gsm8k":
-            return f" First 3, then more. The answer is {question.reference}."
+            return f" First 3, then more. The answer is {known[question.id]}."
         if name == "gsm8k_chat":
-            return f"<think>Is it 7?</think>It is \\boxed{{{question.reference}}}."
+            return f"<think>Is it 7?</think>It is \\boxed{{{known[question.id]}}}."
         if name == "bbh":
-            return f" There are 3 of them. So the answer is {question.reference}."
+            return f" There are 3 of them. So the answer is {known[question.id]}."
         row = rows[question.id]
         if name == "humaneval":
             return row["canonical_solution"].rstrip()
@@ -114,7 +163,12 @@ class Knows:
     """A table from prompts to answers."""
 
     def __init__(self, one, solve):
-        self.gold = {(question.text, question.candidates): question.gold for question in one.questions}
+        name, known = one.task.name, truths(one.task.name)
+        self.right = {
+            (question.text, question.candidates): right_candidate(name, question.candidates, known[question.id])
+            for question in one.questions
+            if question.candidates
+        }
         self.written = {question.text: solve(question) for question in one.questions} if solve else {}
         self.said = {
             tuple(turn.content for turn in question.messages): self.written[question.text]
@@ -130,9 +184,12 @@ class Knows:
 
     def score(self, prompt, candidates, params):
         return [
-            [score(-1.0 - (number != self.gold[text, tuple(few)])) for number in range(len(few))]
+            [score(-1.0 - (number != self.right[text, tuple(few)])) for number in range(len(few))]
             for text, few in zip(prompt, candidates, strict=True)
         ]
+
+    def score_chat(self, conversations, candidates, params):
+        raise AssertionError("no choice is asked as a conversation here")
 
 
 class Guesses:
@@ -155,6 +212,9 @@ class Guesses:
 
     def score(self, prompt, candidates, params):
         return [[score(-value) for value in self._draw(len(few))] for few in candidates]
+
+    def score_chat(self, conversations, candidates, params):
+        raise AssertionError("no choice is asked as a conversation here")
 
 
 def share(model, one):
@@ -217,6 +277,14 @@ class TokenTable(Transformer):
             hidden[row, :, 0] = torch.tensor(said, dtype=torch.float32)
         return hidden
 
+    def recompute(self, tokens, cache, selection, *others):
+        """Nothing is kept from one forward to the next: whole rows come."""
+        hidden = torch.zeros(len(tokens), 1)
+        for slot in selection.slots:
+            row = selection.slot == slot
+            hidden[row] = self.forward(tokens[row][None])[0]
+        return hidden
+
     def logits(self, hidden):
         return 20.0 * torch.nn.functional.one_hot(hidden[..., 0].long(), self.config.vocab_size).float()
 
@@ -224,10 +292,11 @@ class TokenTable(Transformer):
 def token_oracle(one, solve):
     tokenizer = load_checkpoint(find_checkpoint(Path(BASE))).tokenizer
     specials = tokenizer.specials
-    known = {}
+    known, right = {}, truths(one.task.name)
     model = LanguageModel(transformer=TokenTable(tokenizer.vocab_size, known, specials.eos), tokenizer=tokenizer)
     for question in one.questions:
-        answer = question.candidates[question.gold] if question.candidates else solve(question)
+        few = question.candidates
+        answer = few[right_candidate(one.task.name, few, right[question.id])] if few else solve(question)
         if one.asking.chat:
             known[tuple(model.chat_template.encode(question.messages))] = [*tokenizer.encode(answer), specials.eos]
             continue

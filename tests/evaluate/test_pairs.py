@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from illada.data.tokenizer import Tokenizer
-from illada.evaluate.pairs import encode_pair
+from illada.evaluate.pairs import encode_pair, encode_pairs
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data"
 TOKENIZER = Tokenizer.load(GOLDEN / "illada", special_texts={"mask": "<[MASK]>"})
@@ -27,6 +27,12 @@ def test_an_empty_prompt():
     prefix, target = encode_pair(TOKENIZER, "", "The king")
     assert prefix == []
     assert target == TOKENIZER.encode("The king")
+
+
+def test_many_pairs_at_once_are_the_same_pairs():
+    pairs = [(item["prompt"], candidate) for item in ITEMS for candidate in item["candidates"]]
+    assert encode_pairs(TOKENIZER, pairs) == [encode_pair(TOKENIZER, *pair) for pair in pairs]
+    assert encode_pairs(TOKENIZER, []) == []
 
 
 def test_a_candidate_without_a_token_is_refused():

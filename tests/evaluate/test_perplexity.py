@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from illada.evaluate.perplexity import perplexity, windows
+from illada.evaluate.perplexity import perplexity, score_windows, windows
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer, initialize
 
@@ -87,6 +87,16 @@ def test_the_bound_of_a_diffusion_model_is_that_of_every_mask():
     assert not found.exact
     assert abs(found.nats - exact) < 4 * found.standard_error_nats
     assert 0 < found.standard_error_nats < 0.2
+
+
+def test_every_text_has_its_own_windows():
+    model = make()
+    scores = score_windows(model, TEXTS, bos_id=BOS, mask_id=MASK, samples=8)
+    assert [len(its_windows) for its_windows in scores] == [3, 1, 0]
+    assert [sum(window.tokens for window in its_windows) for its_windows in scores] == [11, 2, 0]
+    for text, its_windows in zip(TEXTS[:2], scores, strict=False):
+        alone = measured(model, [text], samples=8)
+        assert -sum(window.log_probability for window in its_windows) == pytest.approx(alone.nats, rel=1e-5)
 
 
 def test_units():

@@ -1,13 +1,15 @@
 """The four rules of scoring, each against a plain loop of one row at a time, and what does not change a score."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 import torch
 
+from illada.diffusion.likelihood import all_masks
 from illada.evaluate.scoring import ScoringParams, best, score_candidates
-from illada.evaluate.shared_forwards import Candidate
+from illada.evaluate.shared_forwards import Candidate, Forwards, Look
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer, initialize
 
@@ -172,6 +174,33 @@ def test_greedy_is_what_the_model_would_have_written(model):
     assert False in found
 
 
+@pytest.mark.parametrize("method", ["confidence", "likelihood", "exact", "chain"])
+def test_greedy_is_the_same_with_every_method(model, method):
+    found = scored(model, TEXTS, greedy=True, method=method, samples=3)
+    assert [score.greedy for score in found] == [naive_greedy(model, text) for text in TEXTS]
+    plain = scored(model, TEXTS, method=method, samples=3)
+    assert [score.log_probability for score in found] == [score.log_probability for score in plain]
+
+
+def test_greedy_costs_nothing_where_the_rule_has_seen_it_all(model):
+    """The row of masks is the first step of both, and the enumeration holds every row."""
+    for method in ("confidence", "exact"):
+        plain, found = (scored(model, TEXTS, method=method, greedy=greedy) for greedy in (False, True))
+        wrong_at_once = [
+            not _first_choice_is_own(row_log_probabilities(model, text, set(range(len(text.target)))), text)
+            for text in TEXTS
+        ]
+        assert any(wrong_at_once)
+        for before, after, early in zip(plain, found, wrong_at_once, strict=True):
+            if early or method == "exact":
+                assert after.forwards == before.forwards
+
+
+def _first_choice_is_own(seen, text):
+    place = int(seen.max(-1).values.argmax())
+    return int(seen[place].argmax()) == text.target[place]
+
+
 def test_greedy_is_not_told_unless_it_is_asked(model):
     assert {score.greedy for score in scored(model, TEXTS)} == {None}
 
@@ -237,6 +266,26 @@ def test_what_is_equal_after_some_reveals_is_shared_too(model):
 def test_many_rows_of_one_candidate_are_cut_into_forwards(model):
     rows = counted(model, [TEXTS[0]], method="exact", positions_per_forward=4 * TEXTS[0].length)
     assert rows == [4, 4, 4, 3]
+
+
+def test_a_rule_begins_when_there_is_room_for_it(model):
+    """A look of many rows takes memory, and thousands of candidates wait."""
+    begun, done, most = [], [], []
+
+    def rule(candidate):
+        begun.append(candidate)
+        most.append(len(begun) - len(done))
+        hidden = all_masks(len(candidate.target))[0].numpy()
+        yield Look(hidden=hidden, wanted=hidden)
+        done.append(candidate)
+        return 1
+
+    # equal rows are computed once, so each has a prompt of its own
+    texts = [replace(TEXTS[0], prompt=(number % 10, number // 10, *TEXTS[0].prompt[2:])) for number in range(20)]
+    outcomes = Forwards(model=model, mask_id=MASK, positions=30 * TEXTS[0].length).run(texts, rule)
+    assert len(outcomes) == len(begun) == 20
+    # a forward holds two looks of 15 rows
+    assert max(most) <= 3
 
 
 def test_progress_counts_finished_candidates(model):

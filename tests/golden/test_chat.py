@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from illada.checkpoint.huggingface.reader import open_published
 from illada.data.chat import ChatTemplate
-from illada.data.tokenizer import Tokenizer
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = json.loads((DATA / "expected" / "tokenizer.json").read_text())
-MASKS = {"illada": "<[MASK]>", "llada": "<|mdm_mask|>"}
-TOKENIZERS = {name: Tokenizer.load(DATA / name, special_texts={"mask": mask}) for name, mask in MASKS.items()}
+TOKENIZERS = {name: open_published(DATA / name).tokenizer for name in ("illada", "llada")}
 
 
 def spells_special(tokenizer, text):

@@ -1,6 +1,7 @@
 """Completions equal those of the authors' sampler, token for token and step for step."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,10 @@ from illada.sample.request import SamplingParams
 from illada.sample.sampler import fill
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "expected" / "sampler.json").read_text())
-MASK = {"illada": 5, "llada": 500, "llada-gqa": 500}
-EOS = {"illada": 2, "llada": 491, "llada-gqa": 491}
-ENDS = {"illada": (2,), "llada": (491, 507), "llada-gqa": (491, 507)}
-"""End of text and end of turn."""
-
 CASES = GOLDEN["cases"]
 
 
-def params_of(case):
+def params_of(case, tokenizer):
     # batch cases name neither guidance nor suppression: they use none
     return SamplingParams(
         length=case["gen_length"],
@@ -26,8 +22,8 @@ def params_of(case):
         # steps beyond one per token reveal nothing; here they are an error, and left out
         steps=min(case["steps"], case["gen_length"]),
         guidance=case.get("cfg_scale", 0.0),
-        suppress=(EOS[case["model"]],) if case.get("logits_eos_inf") else (),
-        reveal_last=ENDS[case["model"]] if case.get("confidence_eos_eot_inf") else (),
+        suppress=(tokenizer.specials.eos,) if case.get("logits_eos_inf") else (),
+        reveal_last=tokenizer.end_ids if case.get("confidence_eos_eot_inf") else (),
     )
 
 
@@ -36,14 +32,14 @@ def canvas_of(prompt, length):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
-def test_completion(case, load):
-    prompt = case["prompt_ids"]
+def test_completion(case, language_model):
+    model, prompt = language_model(case["model"]), case["prompt_ids"]
     steps = []
     [filled] = fill(
-        load(case["model"]),
+        model.transformer,
         [canvas_of(prompt, case["gen_length"])],
-        params_of(case),
-        mask_id=MASK[case["model"]],
+        params_of(case, model.tokenizer),
+        mask_id=model.tokenizer.specials.mask,
         on_step=lambda number, tokens, revealed: steps.append(
             sorted(int(position) - len(prompt) for position in revealed[0].nonzero().flatten())
         ),
@@ -53,15 +49,32 @@ def test_completion(case, load):
 
 
 @pytest.mark.parametrize("case", GOLDEN["batch_cases"], ids=lambda case: case["id"])
-def test_batch_of_unequal_prompts(case, load):
+def test_batch_of_unequal_prompts(case, language_model):
+    model = language_model(case["model"])
     prompts = [
         [token for token, seen in zip(row, mask, strict=True) if seen]
         for row, mask in zip(case["input_ids"], case["attention_mask"], strict=True)
     ]
     canvases = [canvas_of(prompt, case["gen_length"]) for prompt in prompts]
-    filled = fill(load(case["model"]), canvases, params_of(case), mask_id=MASK[case["model"]])
+    params = params_of(case, model.tokenizer)
+    filled = fill(model.transformer, canvases, params, mask_id=model.tokenizer.specials.mask)
     outputs = [list(row.tokens[-case["gen_length"] :]) for row in filled]
     assert outputs == case["output_ids"]
+
+
+# In one case the four rows of the model that no token belongs to have some probability. The authors count it; the front
+# door never chooses such an id, and the softmax is over what can be chosen.
+BY_THE_FRONT_DOOR = [case for case in CASES if case["id"] != "llada-p33-g64-b32-s32"]
+
+
+@pytest.mark.parametrize("case", BY_THE_FRONT_DOOR, ids=lambda case: case["id"])
+def test_completion_by_the_front_door(case, language_model):
+    """The same tokens, up to the first that ends the text."""
+    model = language_model(case["model"])
+    params = replace(params_of(case, model.tokenizer), canvas="fixed")
+    [completion] = model.complete_ids([case["prompt_ids"]], params)
+    ends = [place for place, token in enumerate(case["output_ids"]) if token in model.tokenizer.end_ids]
+    assert list(completion.tokens) == case["output_ids"][: ends[0] if ends else None]
 
 
 def test_the_set_is_complete():

@@ -84,6 +84,32 @@ def test_a_greedy_target_and_one_token_changed(case, load):
     assert [score.greedy for score in found] == [case["greedy"], case["changed_greedy"]] == [True, False]
 
 
+def test_no_bias_is_left_when_all_are_added_up(load):
+    """Errors of independent estimates would cancel, a bias would add up; errors of a wrong size would show, too."""
+    stored = [one for item in GOLDEN["items"] for one in item["illada"]["bos1_eos1"]["candidates"]]
+    scattered = []
+    for seed in range(4):
+        found = scores(load, "illada", stored, end=True, method="likelihood", samples=512, seed=seed)
+        scattered += [
+            (score.log_probability - one["likelihood_exact"]) / score.standard_error
+            for score, one in zip(found, stored, strict=True)
+            if score.standard_error
+        ]
+    count = len(scattered)
+    assert count >= 4 * 20
+    assert abs(sum(scattered)) <= 4 * math.sqrt(count)
+    # an error that errs on the safe side, but is of the right size
+    assert 0.2 * count < sum(value**2 for value in scattered) < 1.3 * count
+
+
+def test_there_is_much_to_compare():
+    candidates = [one for item, name, setting in CASES for one in item[name][setting]["candidates"]]
+    assert len(GOLDEN["items"]) >= 5
+    assert {setting for _, setting in SETTINGS} >= {"bos1_eos1", "bos0_eos0"}
+    for key, count in (("confidence_score", 190), ("reveal_order", 190), ("likelihood_exact", 230)):
+        assert sum(key in one for one in candidates) >= count, key
+
+
 def test_all_items_at_once_get_what_each_gets_alone(load):
     stored = [one for item in GOLDEN["items"] for one in item["illada"]["bos1_eos1"]["candidates"]]
     together = scores(load, "illada", stored, end=True)

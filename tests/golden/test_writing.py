@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from illada.data.tokenizer import Tokenizer
+from illada.checkpoint.huggingface.reader import open_published
 from illada.sample.request import SamplingParams
 from illada.sample.stopping import Stopping
 from illada.sample.writing import Prompt, write
 
 DATA = Path(__file__).parent / "data"
 GOLDEN = json.loads((DATA / "expected" / "var_generate.json").read_text())
-TOKENIZER = Tokenizer.load(DATA / "illada", special_texts={"mask": "<[MASK]>"})
+TOKENIZER = open_published(DATA / "illada").tokenizer
 MASK, EOS, BOS = 5, 2, 0
 
 

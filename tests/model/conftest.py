@@ -65,15 +65,17 @@ def naive_transformer(model: Transformer, tokens: Tensor) -> Tensor:
         first, second = x[:, :half], x[:, half:]
         return torch.cat((first * angle.cos() - second * angle.sin(), first * angle.sin() + second * angle.cos()), 1)
 
+    def project(x: Tensor, name: str, head: int) -> Tensor:
+        rows = slice(head * 2 * half, (head + 1) * 2 * half)
+        bias = weights[f"{name}.bias"][rows] if config.qkv_bias else 0
+        return x @ weights[f"{name}.weight"][rows].T + bias
+
     def attention(x: Tensor, name: str) -> Tensor:
         heads = []
         for head in range(config.heads):
             shared = head // (config.heads // config.kv_heads)
             parts = [(head, "q_proj"), (shared, "k_proj"), (shared, "v_proj")]
-            query, key, value = (
-                x @ weights[f"{name}.{kind}.weight"][number * 2 * half : (number + 1) * 2 * half].T
-                for number, kind in parts
-            )
+            query, key, value = (project(x, f"{name}.{kind}", number) for number, kind in parts)
             scores = turn(query) @ turn(key).T / math.sqrt(config.head_size)
             if config.attention == "causal":
                 scores = scores.masked_fill(torch.ones(length, length).triu(1).bool(), -math.inf)
@@ -88,7 +90,9 @@ def naive_transformer(model: Transformer, tokens: Tensor) -> Tensor:
         gate = y @ weights[f"{block}.mlp.gate_proj.weight"].T
         up = y @ weights[f"{block}.mlp.up_proj.weight"].T
         x = x + (gate / (1 + (-gate).exp()) * up) @ weights[f"{block}.mlp.down_proj.weight"].T
-    return norm(x, "norm")
+    states = norm(x, "norm")
+    # state i - 1 tells of token i; that of the first token has nobody before it
+    return torch.stack([states[max(place - 1, 0)] for place in range(length)]) if config.shifted else states
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ VARIANTS = {
     "as many keys as queries": replace(SMALL, kv_heads=4),
     "head of its own": replace(SMALL, tied_head=False),
     "causal": replace(SMALL, attention="causal"),
+    "biases": replace(SMALL, qkv_bias=True),
     "other sizes": ModelConfig(vocab_size=33, hidden_size=48, layers=1, heads=3, kv_heads=1, ffn_size=20),
 }
 
@@ -27,6 +28,7 @@ def by_formula(config: ModelConfig) -> tuple[int, int]:
     width, kv_width = config.hidden_size, config.kv_heads * (config.hidden_size // config.heads)
     attention = 2 * width * width + 2 * width * kv_width  # q and o; k and v
     block = attention + 3 * width * config.ffn_size + 2 * width  # gate, up, down; two norms
+    block += width + 2 * kv_width if config.qkv_bias else 0
     embedding = config.vocab_size * width * (1 if config.tied_head else 2)
     return config.layers * block + width + embedding, embedding
 
@@ -84,7 +86,7 @@ def counted(config: ModelConfig, length: int) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("length", [1, 40])
-@pytest.mark.parametrize("name", ["grouped", "as many keys as queries", "head of its own", "other sizes"])
+@pytest.mark.parametrize("name", ["grouped", "as many keys as queries", "head of its own", "biases", "other sizes"])
 def test_flops_equal_those_that_torch_counts(name, length):
     count = count_flops(VARIANTS[name], length=length)
     forward, training = counted(VARIANTS[name], length)

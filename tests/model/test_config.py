@@ -3,7 +3,7 @@ import dataclasses
 import jaxtyping
 import pytest
 
-from illada.config import from_json, to_json
+from illada.config import from_dict, from_json, to_dict, to_json
 from illada.model.config import NAMED_SIZES, ModelConfig, named_size
 
 
@@ -34,6 +34,17 @@ def test_an_unknown_attention_is_refused(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=r"one of \('bidirectional', 'causal'\), got 'sideways'"):
         ModelConfig(attention="sideways")
+
+
+def test_a_causal_model_is_not_shifted_once_more():
+    assert ModelConfig(shifted=True).shifted
+    with pytest.raises(ValueError, match="tells of the next token as it is"):
+        ModelConfig(shifted=True, attention="causal")
+
+
+def test_a_checkpoint_from_before_there_were_biases_is_read():
+    values = {name: value for name, value in to_dict(ModelConfig()).items() if name not in ("qkv_bias", "shifted")}
+    assert from_dict(ModelConfig, values) == ModelConfig(qkv_bias=False, shifted=False)
 
 
 def test_a_head_is_its_share_of_the_width():

@@ -11,6 +11,7 @@ from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer, initialize
 
 KINDS = ["bidirectional", "causal"]
+VARIANTS = [{"attention": "bidirectional"}, {"attention": "causal"}, {"shifted": True, "qkv_bias": True}]
 
 
 @pytest.fixture(autouse=True)
@@ -19,9 +20,9 @@ def _no_grad():
         yield
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=VARIANTS, ids=str)
 def model(request, small):
-    return small(attention=request.param)
+    return small(**request.param)
 
 
 def tokens_of(length: int, *, batch: int = 1, seed: int = 0) -> torch.Tensor:
@@ -50,6 +51,23 @@ def test_theta_and_eps_reach_the_layers(small, transformer_by_hand):
     tokens = tokens_of(9)
     assert_same(model(tokens)[0], transformer_by_hand(model, tokens[0]))
     assert float((model(tokens) - small()(tokens)).abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("length", [1, 2, 9])
+def test_biases_and_the_shift_equal_those_by_hand(length, small, transformer_by_hand):
+    model = small(qkv_bias=True, shifted=True)
+    tokens = tokens_of(length)
+    assert_same(model(tokens)[0], transformer_by_hand(model, tokens[0]))
+    if length > 1:
+        assert float((model(tokens) - small(qkv_bias=True)(tokens)).abs().max()) > 0.01
+
+
+def test_biases_begin_at_zero_and_norms_at_one():
+    model = Transformer(ModelConfig(vocab_size=50, hidden_size=32, layers=1, heads=4, ffn_size=72, qkv_bias=True))
+    initialize(model, seed=0)
+    vectors = {name: set(value.tolist()) for name, value in model.named_parameters() if value.dim() == 1}
+    assert vectors == {name: {0.0} if name.endswith("bias") else {1.0} for name in vectors}
+    assert sum(name.endswith("bias") for name in vectors) == 3
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -1,6 +1,7 @@
 """The engine under a crowd: rows of any length and settings come and go, and each gets what it gets alone."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -163,6 +164,19 @@ def test_several_blocks_at_once_need_fewer_forwards_when_many_are_sure(model):
         return filled.forwards
 
     assert forwards(3) < forwards(1)
+
+
+def test_a_fixed_canvas_may_be_left_when_the_end_is_certain_and_says_the_same(model):
+    left = 0
+    for seed in range(12):
+        prompt = Prompt(tokens=(4 + seed,), seed=seed)
+        params = SamplingParams(length=16, block_length=4, canvas="fixed")
+        whole = writing_request(prompt, params, config=model.config, stopping=stopping("k", "q", "n"))
+        late, early = alone(model, whole), alone(model, replace(whole, early=True))
+        assert early.cut == late.cut
+        assert early.forwards <= late.forwards == 16
+        left += early.forwards < late.forwards
+    assert left > 0
 
 
 # --- limits -------------------------------------------------------------------------------------------------------

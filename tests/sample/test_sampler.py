@@ -32,9 +32,9 @@ class Counting(Transformer):
         self.forwards = []
         self.met_vocabulary = []
 
-    def recompute(self, tokens, cache, selection):
+    def recompute(self, tokens, cache, selection, watch=None):
         self.forwards.append(len(tokens))
-        return super().recompute(tokens, cache, selection)
+        return super().recompute(tokens, cache, selection, watch)
 
     def logits(self, hidden):
         self.met_vocabulary.append(len(hidden))

@@ -175,7 +175,9 @@ def test_rows_that_are_done_leave_the_forwards(model, monkeypatch):
     monkeypatch.setattr(
         model,
         "recompute",
-        lambda tokens, cache, selection: rows.append(len(selection.slots)) or recompute(tokens, cache, selection),
+        lambda tokens, cache, selection, *rest: (
+            rows.append(len(selection.slots)) or recompute(tokens, cache, selection, *rest)
+        ),
     )
     writings = run(model, prompts_of(16), params, [0] * 16)
     assert rows == sorted(rows, reverse=True)

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from illada.assets import embedded_model, embedded_models
-from illada.checkpoint.pieces import INDEX, Index, read_tensors, save_tensors
+from illada.checkpoint.pieces import INDEX, Index, open_tensors, read_tensors, save_tensors
+from illada.checkpoint.saved import SavedModel, check_shapes, parameter_shapes
 from illada.config import from_json, to_json
 from illada.data.tokenizer import Tokenizer
 from illada.durable import atomic_folder, sha256, sweep
@@ -153,6 +154,21 @@ def read_state(folder: Path) -> dict[str, Any]:
     """The part of a checkpoint that is no tensor, but for model and tokenizer; it is not checked here."""
     state: dict[str, Any] = json.loads((folder / "state.json").read_text())
     return state
+
+
+def open_checkpoint(folder: Path) -> SavedModel:
+    """The model of a checkpoint folder, its weights left on the disk; every byte is checked, as in `load_checkpoint`.
+
+    Raises:
+        FileNotFoundError: no checkpoint is there.
+        ValueError: a file is missing, truncated, altered or of another format, or the weights are another model's.
+    """
+    verify_checkpoint(folder)
+    config = from_json(ModelConfig, (folder / "model.json").read_text())
+    tensors = open_tensors(folder, "model")
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    check_shapes(shapes, parameter_shapes(config), source=folder)
+    return SavedModel(folder=folder, model_config=config, tensors=tensors, tokenizer=Tokenizer.load(folder))
 
 
 def verify_checkpoint(folder: Path, *, part: int = 0, parts: int = 1) -> None:

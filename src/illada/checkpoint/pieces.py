@@ -9,8 +9,9 @@ writes the blocks it has, `model-00001-of-00004.safetensors` ..., and `index.jso
 Reading asks for blocks, so what was written by four processes is read by three, or by one: nobody needs the whole.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from illada.checkpoint.stored import Stored, pieces_of, tensors_in
 from illada.config import from_json
 
 Kind = Literal["model", "optimizer"]
@@ -51,8 +53,8 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredTensor:
-    """A tensor on disk; its pieces cover it and do not overlap."""
+class IndexEntry:
+    """Where the pieces of a tensor lie; they cover it and do not overlap."""
 
     dtype: str
     """One of `DTYPES`."""
@@ -64,10 +66,10 @@ class StoredTensor:
 class Index:
     """Where the tensors of each kind lie."""
 
-    tensors: dict[str, dict[str, StoredTensor]]
+    tensors: dict[str, dict[str, IndexEntry]]
 
 
-def read_index(folder: Path, kind: Kind) -> dict[str, StoredTensor]:
+def read_index(folder: Path, kind: Kind) -> dict[str, IndexEntry]:
     """The tensors of one kind in a checkpoint folder; none where it holds none.
 
     Raises:
@@ -91,8 +93,50 @@ def read_tensors(folder: Path, kind: Kind) -> dict[str, Tensor]:
     return tensors
 
 
+def open_tensors(folder: Path, kind: Kind) -> dict[str, Stored]:
+    """The tensors of one kind, left on the disk."""
+    whole = folder / f"{kind}.safetensors"
+    if whole.exists():
+        return dict(tensors_in(whole))
+    return {
+        name: TensorInPieces(folder=folder, name=name, entry=entry) for name, entry in read_index(folder, kind).items()
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorInPieces:
+    """A tensor that several processes wrote, left on the disk."""
+
+    folder: Path
+    name: str
+    entry: IndexEntry
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole of it."""
+        return self.entry.shape
+
+    def read(self) -> Tensor:
+        """The whole of it, in the dtype of the files, on the CPU."""
+        return self._block(tuple(slice(0, size) for size in self.shape))
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Entries `start` to `stop` of the first dimension."""
+        return self._block((slice(start, stop), *(slice(0, size) for size in self.shape[1:])))
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """(start, stop) over the first dimension, each of 128 MiB at most where a single row is no larger."""
+        return pieces_of(self.shape[0], prod(self.shape) * DTYPES[self.entry.dtype].itemsize)
+
+    def _block(self, block: Block) -> Tensor:
+        shape = [part.stop - part.start for part in block]
+        tensor = torch.empty(shape, dtype=DTYPES[self.entry.dtype])
+        read_blocks(self.folder, {self.name: self.entry}, {self.name: (tensor, block)})
+        return tensor
+
+
 @torch.no_grad()
-def read_blocks(folder: Path, index: Mapping[str, StoredTensor], into: Mapping[str, tuple[Tensor, Block]]) -> None:
+def read_blocks(folder: Path, index: Mapping[str, IndexEntry], into: Mapping[str, tuple[Tensor, Block]]) -> None:
     """Fill each tensor of `into` with the block of the stored tensor of that name.
 
     Raises:
@@ -129,14 +173,14 @@ def whole_block(tensor: Tensor) -> Block:
     return tuple(slice(0, size) for size in tensor.shape)
 
 
-def _of_whole_tensors(path: Path) -> dict[str, StoredTensor]:
+def _of_whole_tensors(path: Path) -> dict[str, IndexEntry]:
     stored = {}
     with safe_open(path, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118  # no mapping: it has keys and cannot be iterated
             view = file.get_slice(name)
             shape = tuple(view.get_shape())
             piece = Piece(file=path.name, at=(0,) * len(shape), shape=shape)
-            stored[name] = StoredTensor(dtype=view.get_dtype(), shape=shape, pieces=(piece,))
+            stored[name] = IndexEntry(dtype=view.get_dtype(), shape=shape, pieces=(piece,))
     return stored
 
 

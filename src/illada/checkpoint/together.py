@@ -19,7 +19,7 @@ from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from torch.futures import Future
 
 from illada.checkpoint.native import FileRecord, record_of
-from illada.checkpoint.pieces import DTYPES, Index, Kind, Piece, StoredTensor, save_tensors
+from illada.checkpoint.pieces import DTYPES, Index, IndexEntry, Kind, Piece, save_tensors
 from illada.durable import flush
 
 
@@ -80,11 +80,11 @@ class PiecesWriter(StorageWriter):
             record, piece = result.storage_data
             files[record.name] = record
             pieces.setdefault(result.index.fqn, []).append(piece)
-        tensors: dict[str, dict[str, StoredTensor]] = {kind: {} for kind in get_args(Kind)}
+        tensors: dict[str, dict[str, IndexEntry]] = {kind: {} for kind in get_args(Kind)}
         for key, stored in metadata.state_dict_metadata.items():
             assert isinstance(stored, TensorStorageMetadata), f"{key} is no tensor"
             kind, _, name = key.partition("/")
-            tensors[kind][name] = StoredTensor(
+            tensors[kind][name] = IndexEntry(
                 dtype=_NAMES[stored.properties.dtype], shape=tuple(stored.size), pieces=tuple(pieces[key])
             )
         self._complete(Index(tensors=tensors), list(files.values()))

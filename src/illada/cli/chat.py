@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from illada.assets import INSTRUCT
+from illada.assets import INSTRUCT, fast_settings
 from illada.cli.conversation import Conversation
 from illada.cli.flags import default_cache, parse
+from illada.cli.loading import Loading
 from illada.demo.live import printable
-from illada.pipeline import load
 from illada.sample.request import Completion, SamplingParams
 
 _PROMPT = "you> "
@@ -30,20 +30,23 @@ class Arguments:
     """
 
     model: Path = Path(INSTRUCT)
-    """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
+    """A run, a checkpoint, tiny or tiny-instruct, a published folder, or an id on the hub."""
     params: Annotated[SamplingParams, tyro.conf.arg(name="")] = field(
         default_factory=lambda: SamplingParams(length=256)
     )
+    fast: bool = False
+    """The cheapest settings that lose nothing, as far as they are known for the model: caching, unmasking, block."""
     system: str | None = None
     """Instructions that stand in front of the conversation."""
-    device: str = "auto"
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
 
 
 def command(arguments: list[str]) -> int:
     """Load the model and talk until the input ends."""
     chosen = parse(Arguments, arguments, command="chat")
-    model = load(chosen.model, device=chosen.device)
-    conversation = Conversation(model=model, params=chosen.params, system=chosen.system)
+    params = replace(chosen.params, **fast_settings(str(chosen.model))) if chosen.fast else chosen.params
+    model = chosen.loading.load(chosen.model)
+    conversation = Conversation(model=model, params=params, system=chosen.system)
     _ = model.chat_template  # a model without one is refused before the first question
     if sys.stdin.isatty() and sys.stdout.isatty():
         with _history(default_cache() / "chat_history"):

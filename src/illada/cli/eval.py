@@ -3,7 +3,7 @@
 import json
 import platform
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,14 +14,14 @@ from rich.console import Console
 
 from illada._version import __version__
 from illada.assets import INSTRUCT
-from illada.checkpoint.native import find_checkpoint
+from illada.checkpoint.source import find_model, model_digest
 from illada.cli import scores
 from illada.cli.flags import parse
+from illada.cli.loading import Loading
 from illada.config import to_dict
 from illada.data.hub import hub_rows
 from illada.data.skills.problem import LEVELS
 from illada.data.skills.registry import SKILLS, named_skills
-from illada.durable import sha256
 from illada.evaluate.comparison import compare_folders
 from illada.evaluate.evaluation import Evaluated, evaluate, questions_digest
 from illada.evaluate.fitting import Room
@@ -32,12 +32,13 @@ from illada.evaluate.scoring import Normalisation, ScoringParams
 from illada.evaluate.suites import SUITES, Asking
 from illada.evaluate.task import Task
 from illada.evaluate.tasks.registry import TASKS, named_task
-from illada.evaluate.tasks.skills import COUNT, skill_tasks
-from illada.pipeline import LanguageModel, load
+from illada.evaluate.tasks.skills import COUNT, skill_choices, skill_tasks
+from illada.pipeline import LanguageModel
 from illada.sample.request import SamplingParams
 from illada.track.console import ProgressBar
 
-SKILLS_NAME = "skills"
+SKILL_KINDS: dict[str, Callable[..., Sequence[Task]]] = {"skills": skill_tasks, "skills_choice": skill_choices}
+"""Names that stand for every skill: what makes their tasks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,9 @@ class Arguments:
     """Ask a model problems whose answers can be checked: skills, benchmarks, or the tables of a paper."""
 
     model: str = INSTRUCT
-    """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
+    """A run, a checkpoint, tiny or tiny-instruct, a published folder, or an id on the hub."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME")] = ()
-    """What to ask: skills (the default), or benchmarks by name."""
+    """What to ask: skills (the default), skills_choice, or benchmarks by name."""
     suite: str | None = None
     """In place of tasks: all that a paper reports, with its settings; illada_base, illada_instruct, llada_base or
     llada_instruct."""
@@ -78,9 +79,9 @@ class Arguments:
     """How choices are scored."""
     normalise: Normalisation = "none"
     """What a choice's scores are divided by."""
-    device: str = "auto"
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
     json: bool = False
-    """Print one JSON object in place of the table: what results.json holds."""
+    """Print one JSON object in place of the table: what results.json holds, or the comparison by task."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked, before a model is loaded."""
@@ -91,7 +92,7 @@ class Arguments:
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
         for name in self.task_names:
-            if name != SKILLS_NAME:
+            if name not in SKILL_KINDS:
                 named_task(name)
         named_skills(self.skills)
 
@@ -100,28 +101,36 @@ class Arguments:
         """The tasks, where no suite is asked for; commas part names, too."""
         if self.suite is not None:
             return ()
-        return tuple(name for joined in self.tasks or (SKILLS_NAME,) for name in joined.split(","))
+        return tuple(name for joined in self.tasks or ("skills",) for name in joined.split(","))
 
 
 def command(arguments: list[str]) -> int:
     """Load, ask, count, print; or compare."""
     chosen = parse(Arguments, arguments, command="eval")
     if chosen.compare is not None:
-        compared = compare_folders(*chosen.compare, common=chosen.common)
-        scores.show_comparison(Console(), compared, names=[str(folder) for folder in chosen.compare])
+        _compare(*chosen.compare, common=chosen.common, as_json=chosen.json)
         return 0
     tasks, left_out = _prepared(chosen)
     check_code(tasks, allowed=chosen.allow_code)
     settings = _settings(chosen, tasks, left_out, arguments)
+    model = chosen.loading.load(chosen.model)
     if chosen.out is not None and chosen.overwrite:
         for name in (RESULTS, REPORT, ANSWERS, SETTINGS):
             (chosen.out / name).unlink(missing_ok=True)
-    evaluated = _evaluated(load(chosen.model, device=chosen.device), chosen, tasks, settings)
+    evaluated = _evaluated(model, chosen, tasks, settings)
     if chosen.json:
         print(json.dumps(evaluated.results(settings)))  # noqa: T201  # for programs: no wrapping, no colours
     else:
         scores.show(Console(), evaluated.summaries, left_out=left_out)
     return 0
+
+
+def _compare(first: Path, second: Path, *, common: bool, as_json: bool) -> None:
+    compared = compare_folders(first, second, common=common)
+    if as_json:
+        print(json.dumps({one.task: to_dict(one) for one in compared}))  # noqa: T201  # for programs
+    else:
+        scores.show_comparison(Console(), compared, names=[str(first), str(second)])
 
 
 def _prepared(chosen: Arguments) -> tuple[list[Prepared], dict[str, str]]:
@@ -154,9 +163,9 @@ def _askings(name: str, chosen: Arguments) -> list[tuple[Task, Asking]]:
         scoring=chosen.scoring,
         normalise=chosen.normalise,
     )
-    if name != SKILLS_NAME:
+    if name not in SKILL_KINDS:
         return [(named_task(name), asking)]
-    tasks = skill_tasks(named_skills(chosen.skills), count=chosen.limit or COUNT, levels=chosen.levels)
+    tasks = SKILL_KINDS[name](named_skills(chosen.skills), count=chosen.limit or COUNT, levels=chosen.levels)
     return [(task, replace(asking, task=task.name, chat=True)) for task in tasks]
 
 
@@ -177,7 +186,8 @@ def _settings(
         "illada": __version__,
         "torch": torch.__version__,
         "model": chosen.model,
-        "checkpoint": sha256(find_checkpoint(Path(chosen.model)) / "manifest.json"),
+        "checkpoint": model_digest(find_model(chosen.model)),
+        **({"overrides": to_dict(chosen.loading.overrides)} if chosen.loading.overrides.given else {}),
         "suite": chosen.suite,
         "limit": chosen.limit,
         "levels": list(chosen.levels),
@@ -187,7 +197,7 @@ def _settings(
         "run": {
             "command": shlex.join(["illada", "eval", *arguments]),
             "python": platform.python_version(),
-            "device": chosen.device,
+            "device": chosen.loading.device,
         },
     }
 

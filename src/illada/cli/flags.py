@@ -3,7 +3,9 @@
 import contextlib
 import io
 import os
+import re
 from collections.abc import Collection, Sequence
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,8 +63,16 @@ def default_cache() -> Path:
 
 
 def _first_paragraph(box: str) -> str:
-    """What tyro's framed message says first, as one line: up to the rule that parts it from its advice."""
-    lines = [line.strip(" │╭╮╰╯") for line in box.splitlines()]
+    """What tyro's framed message says first, as one line: up to the rule that parts it from its advice.
+
+    The frame is drawn with dashes and bars where the terminal has no better.
+    """
+    lines = [line.strip(" │╭╮╰╯|+") for line in box.splitlines()]
     inside = [line for line in lines[1:] if line]
-    rule = next((number for number, line in enumerate(inside) if set(line) == {"─"}), len(inside))
-    return " ".join(inside[:rule]).removesuffix(".")
+    first = list(dropwhile(_is_rule, inside))
+    said = " ".join(takewhile(lambda line: not _is_rule(line), first))
+    return re.sub(r"^Error parsing \w+: ", "", said).removesuffix(".")
+
+
+def _is_rule(line: str) -> bool:
+    return set(line) <= {"─", "-"}

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import tyro
 
-from illada.assets import BASE
+from illada.assets import BASE, fast_settings
 from illada.cli.flags import parse
+from illada.cli.loading import Loading
 from illada.cli.output import print_completion, watched
-from illada.pipeline import LanguageModel, load
+from illada.pipeline import LanguageModel
 from illada.sample.request import SamplingParams
 
 WRITING = SamplingParams(temperature=0.7, top_p=0.9, unmasking="random")
@@ -23,9 +24,11 @@ class Arguments:
     prompt: Annotated[str, tyro.conf.Positional]
     """The text to continue; may be empty."""
     model: Path = Path(BASE)
-    """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
+    """A run, a checkpoint, tiny or tiny-instruct, a published folder, or an id on the hub."""
     params: Annotated[SamplingParams, tyro.conf.arg(name="")] = field(default_factory=lambda: WRITING)
-    device: str = "auto"
+    fast: bool = False
+    """The cheapest settings that lose nothing, as far as they are known for the model: caching, unmasking, block."""
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
     live: bool = False
     """Show the masks turning into text."""
     json: bool = False
@@ -35,9 +38,10 @@ class Arguments:
 def command(arguments: list[str]) -> int:
     """Load, generate, print."""
     chosen = parse(Arguments, arguments, command="generate")
-    model = load(chosen.model, device=chosen.device)
+    params = replace(chosen.params, **fast_settings(str(chosen.model))) if chosen.fast else chosen.params
+    model = chosen.loading.load(chosen.model)
     with watched(model, enabled=chosen.live, title="generating") as on_step:
-        completion = model.generate(chosen.prompt, _for_attention(model, chosen.params), on_step=on_step)
+        completion = model.generate(chosen.prompt, _for_attention(model, params), on_step=on_step)
     print_completion(completion, as_json=chosen.json)
     return 0
 

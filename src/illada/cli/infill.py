@@ -8,8 +8,8 @@ import tyro
 
 from illada.assets import BASE
 from illada.cli.flags import parse
+from illada.cli.loading import Loading
 from illada.cli.output import print_completion, watched
-from illada.pipeline import load
 from illada.sample.request import SamplingParams
 
 
@@ -20,9 +20,9 @@ class Arguments:
     prefix: Annotated[str, tyro.conf.Positional]
     suffix: Annotated[str, tyro.conf.Positional]
     model: Path = Path(BASE)
-    """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
+    """A run, a checkpoint, tiny or tiny-instruct, a published folder, or an id on the hub."""
     params: Annotated[SamplingParams, tyro.conf.arg(name="")] = field(default_factory=lambda: SamplingParams(length=16))
-    device: str = "auto"
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
     live: bool = False
     """Show the masks turning into text."""
     json: bool = False
@@ -32,7 +32,7 @@ class Arguments:
 def command(arguments: list[str]) -> int:
     """Load, fill, print."""
     chosen = parse(Arguments, arguments, command="infill")
-    model = load(chosen.model, device=chosen.device)
+    model = chosen.loading.load(chosen.model)
     with watched(model, enabled=chosen.live, title="filling in") as on_step:
         completion = model.infill(chosen.prefix, chosen.suffix, chosen.params, on_step=on_step)
     print_completion(completion, as_json=chosen.json)

@@ -19,6 +19,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sft": ("illada.cli.sft", "fine-tune a model on dialogues"),
     "skills": ("illada.cli.skills", "write problems with exact answers, to train on"),
     "eval": ("illada.cli.eval", "measure how well a model solves tasks"),
+    "bench": ("illada.cli.bench", "quality against speed of the settings of generation"),
+    "lm-eval": ("illada.cli.harness", "evaluate by EleutherAI's lm-evaluation-harness"),
     "score": ("illada.cli.score", "how probable each of some answers is"),
     "perplexity": ("illada.cli.perplexity", "nats per token and bits per byte of texts"),
     "generate": ("illada.cli.generate", "continue a prompt"),

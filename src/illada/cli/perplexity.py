@@ -1,7 +1,8 @@
 """`illada perplexity FILES`: nats per token and bits per byte of texts."""
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +13,10 @@ from rich.table import Table
 
 from illada.assets import BASE
 from illada.cli.flags import parse
+from illada.cli.loading import Loading
 from illada.data.sources import parse_source
 from illada.evaluate.perplexity import Perplexity, perplexity, windows
-from illada.pipeline import LanguageModel, load
+from illada.pipeline import LanguageModel
 from illada.track.console import ProgressBar
 
 
@@ -25,7 +27,7 @@ class Arguments:
     files: Annotated[tuple[str, ...], tyro.conf.Positional]
     """Texts, as `illada pretrain` takes them: .txt, .jsonl, .parquet, compressed or not, folders."""
     model: Path = Path(BASE)
-    """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
+    """A run, a checkpoint, tiny or tiny-instruct, a published folder, or an id on the hub."""
     samples: int = 16
     """Masks per window, for the bound."""
     stride: int | None = None
@@ -35,7 +37,7 @@ class Arguments:
     """Texts to measure; all by default."""
     seed: int = 0
     """Of the masks."""
-    device: str = "auto"
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
     json: bool = False
     """Print one JSON object."""
 
@@ -52,11 +54,13 @@ def command(arguments: list[str]) -> int:
     """Read, measure, print."""
     chosen = parse(Arguments, arguments, command="perplexity")
     sources = [parse_source(file) for file in chosen.files]
-    model = load(chosen.model, device=chosen.device)
+    model = chosen.loading.load(chosen.model)
     texts = list(islice((text for source in sources for text in source.documents()), chosen.limit))
     measured = measure(model, texts, chosen)
     if chosen.json:
-        print(json.dumps(measured.summary()))  # noqa: T201  # for programs: no wrapping, no colours
+        # JSON has no infinity, which is the error of a single sample
+        values = {name: value if math.isfinite(value) else None for name, value in measured.summary().items()}
+        print(json.dumps(values))  # noqa: T201  # for programs: no wrapping, no colours
     else:
         Console().print(table(measured))
     return 0

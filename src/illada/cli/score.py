@@ -14,9 +14,9 @@ from rich.table import Table
 
 from illada.assets import BASE
 from illada.cli.flags import parse
+from illada.cli.loading import Loading
 from illada.data.formats import json_records
 from illada.evaluate.scoring import CandidateScore, Normalisation, ScoringParams, best
-from illada.pipeline import load
 from illada.track.console import ProgressBar
 
 
@@ -31,11 +31,11 @@ class Arguments:
     file: Path | None = None
     """Many questions in place of one: JSON lines with the fields prompt and candidates."""
     model: Path = Path(BASE)
-    """A run folder, a checkpoint folder, or the name of a model that comes with the package."""
+    """A run, a checkpoint, tiny or tiny-instruct, a published folder, or an id on the hub."""
     normalise: Normalisation = "none"
     """What decides: the sum, or the sum per token or per byte of the candidate."""
     params: Annotated[ScoringParams, tyro.conf.arg(name="")] = field(default_factory=ScoringParams)
-    device: str = "auto"
+    loading: Annotated[Loading, tyro.conf.arg(name="")] = field(default_factory=Loading)
     json: bool = False
     """Print one JSON object per question: scores, errors, reveal orders, terms, the best."""
 
@@ -49,7 +49,7 @@ def command(arguments: list[str]) -> int:
     """Load, score, print."""
     chosen = parse(Arguments, arguments, command="score")
     questions = [(chosen.prompt, chosen.candidates)] if chosen.file is None else read_questions(chosen.file)
-    model = load(chosen.model, device=chosen.device)
+    model = chosen.loading.load(chosen.model)
     total = sum(len(candidates) for _, candidates in questions)
     with ProgressBar(Console(stderr=True), title="candidates", total_steps=total) as bar:
         scores = model.score(

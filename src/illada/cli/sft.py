@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from illada.checkpoint.huggingface.configuration import Overrides
 from illada.cli.flags import default_cache, parse, take_recipe
 from illada.distributed.processes import speaks_for_all
 from illada.recipes.finetuning import FINETUNING, STYLES
@@ -23,7 +24,8 @@ class Arguments:
     """
 
     start: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """The checkpoint or run folder to start from; it must be given."""
+    """The run, checkpoint, published folder or id on the hub to start from; it must be given."""
+    overrides: Annotated[Overrides, tyro.conf.arg(name="")] = field(default_factory=Overrides)
     data: tuple[str, ...] = ()
     """Files of dialogues."""
     config: Annotated[SftConfig, tyro.conf.arg(name="")] = field(default_factory=SftConfig)
@@ -47,7 +49,15 @@ def command(arguments: list[str]) -> int:
     config = replace(chosen.config, instructions=replace(chosen.config.instructions, files=files))
     folder = chosen.out or Path("runs") / f"{recipe}-sft"
     console = Console(stderr=True, quiet=not speaks_for_all())
-    outcome = run(config, folder, start=chosen.start, cache=chosen.cache, resume=chosen.resume, console=console)
+    outcome = run(
+        config,
+        folder,
+        start=chosen.start,
+        cache=chosen.cache,
+        overrides=chosen.overrides,
+        resume=chosen.resume,
+        console=console,
+    )
     if outcome.stopped_by:
         console.print(
             f"left at step {outcome.steps} ({outcome.stopped_by}): add --resume to go on", markup=False, highlight=False

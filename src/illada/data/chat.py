@@ -47,6 +47,23 @@ class Message:
         return cls(role=str(value.get("role")), content=value["content"])
 
 
+class Rendered(str):
+    """The text of a dialogue, in which `mark` breaks up every special token that a message spells.
+
+    So those that are whole were written by the template, and text and origin can travel through code that knows
+    nothing of it.
+    """
+
+    mark: str
+    """A character that no message holds."""
+
+    def __new__(cls, text: str, mark: str = "") -> "Rendered":
+        """A text, and the mark in it."""
+        rendered = super().__new__(cls, text)
+        rendered.mark = mark
+        return rendered
+
+
 class ChatTemplate:
     """Turns messages into text and token ids."""
 
@@ -93,14 +110,10 @@ class ChatTemplate:
         Raises:
             ValueError: there is no message, or the template refuses them.
         """
-        text, mark = self._render(messages, add_generation_prompt, continue_final)
-        ids: list[int] = []
-        at = 0
-        for special in self._special.finditer(text):
-            ids += self._encode(text[at : special.start()], mark)
-            ids.append(self.tokenizer.special_texts[special[0]])
-            at = special.end()
-        return ids + self._encode(text[at:], mark)
+        head, tail = self.split(
+            self.rendered(messages, add_generation_prompt=add_generation_prompt, continue_final=continue_final)
+        )
+        return head + self.tokenizer.encode(tail)
 
     def render(
         self,
@@ -110,16 +123,17 @@ class ChatTemplate:
         continue_final: bool = False,
     ) -> str:
         """The text of a dialogue, special tokens spelt out."""
-        text, mark = self._render(messages, add_generation_prompt, continue_final)
-        return text.replace(mark, "")
+        text = self.rendered(messages, add_generation_prompt=add_generation_prompt, continue_final=continue_final)
+        return text.replace(text.mark, "")
 
-    def _encode(self, piece: str, mark: str) -> list[int]:
-        return self.tokenizer.encode(piece.replace(mark, "")) if piece else []
-
-    def _render(
-        self, messages: Sequence[Message | Mapping[str, str]], add_generation_prompt: bool, continue_final: bool
-    ) -> tuple[str, str]:
-        """The text, and the character that breaks up every special token which a message spells."""
+    def rendered(
+        self,
+        messages: Sequence[Message | Mapping[str, str]],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final: bool = False,
+    ) -> Rendered:
+        """The text of a dialogue that `split` turns into the ids of `encode`."""
         turns = [Message.parse(message) for message in messages]
         if not turns:
             raise ValueError("there are 0 messages, but a dialogue needs at least 1")
@@ -130,7 +144,20 @@ class ChatTemplate:
         text = self._run(plain, add_generation_prompt)
         if continue_final:
             text = _until_end_of(text, str(plain[-1]["content"]))
-        return text, mark
+        return Rendered(text, mark)
+
+    def split(self, text: Rendered) -> tuple[list[int], str]:
+        """Token ids up to the last special token that the template wrote, and the text behind it."""
+        ids: list[int] = []
+        at = 0
+        for special in self._special.finditer(text):
+            ids += self._encode(text[at : special.start()], text.mark)
+            ids.append(self.tokenizer.special_texts[special[0]])
+            at = special.end()
+        return ids, text[at:].replace(text.mark, "")
+
+    def _encode(self, piece: str, mark: str) -> list[int]:
+        return self.tokenizer.encode(piece.replace(mark, "")) if piece else []
 
     def _protected(self, content: str, mark: str) -> str:
         """The content with `mark` inside every special token it spells, so that none is left to be found.

@@ -69,8 +69,15 @@ class Tokenizer:
     """A byte-level BPE vocabulary with its special tokens; make one with `train` or `load`."""
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, texts: Mapping[str, str], *, chat_template: str | None = None
+        self,
+        backend: tokenizers.Tokenizer,
+        texts: Mapping[str, str],
+        *,
+        chat_template: str | None = None,
+        end_texts: Iterable[str] = (),
     ) -> None:
+        self.added = frozenset(name for name in DEFAULT_TEXTS if backend.token_to_id(texts[name]) is None)
+        """Which of mask, bos, eos and pad the vocabulary did not have and got now, at its end."""
         backend.add_special_tokens([texts[name] for name in DEFAULT_TEXTS])
         backend.encode_special_tokens = True  # "[MASK]" in a text is six characters
         backend.no_truncation()
@@ -94,6 +101,8 @@ class Tokenizer:
             text: token_id for text, token_id in self._vocabulary.items() if token_id in self._special_ids
         }
         """Every token that is not text, by what it looks like: those named above, roles, reserved ones."""
+        self.end_ids = tuple(dict.fromkeys((self.specials.eos, *map(self._id, end_texts))))
+        """EOS and, behind it, the other tokens that end an answer."""
         self._byte_ids = [self._vocabulary.get(character) for character in _CHARACTER_OF]
 
     @staticmethod
@@ -127,13 +136,20 @@ class Tokenizer:
         return Tokenizer(backend, DEFAULT_TEXTS, chat_template=CHAT_TEMPLATE)
 
     @staticmethod
-    def load(path: Path, *, special_texts: Mapping[str, str] | None = None) -> "Tokenizer":
+    def load(
+        path: Path,
+        *,
+        special_texts: Mapping[str, str] | None = None,
+        special_ids: Mapping[str, int] | None = None,
+        ends: Iterable[int | str] = (),
+    ) -> "Tokenizer":
         """Read a folder with `tokenizer.json` (or that file itself), ours or anyone's byte-level BPE.
 
-        The texts of the special tokens come from `special_texts` ({"mask": "<[MASK]>"}), else from
-        `tokenizer_config.json` beside it, else they are ours, save that <|endoftext|> is EOS where it exists. A
-        special token that is not in the vocabulary yet gets the next free id. The chat template comes from
-        `tokenizer_config.json` or from `chat_template.jinja` beside it.
+        The texts of the special tokens come from `special_texts` ({"mask": "<[MASK]>"}), else from the files beside
+        it (see `named_specials`), else they are those of `special_ids` ({"mask": 5}), else they are ours, save that
+        <|endoftext|> is EOS where it exists. A special token that is not in the vocabulary yet gets the next free id.
+        `ends` (ids, and texts where the vocabulary has them) end an answer like EOS, as do the `end_tokens` of
+        `tokenizer_config.json`. The chat template comes from there or from `chat_template.jinja` beside it.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -145,19 +161,24 @@ class Tokenizer:
         if unknown := sorted(given.keys() - DEFAULT_TEXTS.keys()):
             raise ValueError(f"unknown special token {unknown[0]!r}: choose among {', '.join(DEFAULT_TEXTS)}")
         settings = file.parent / "tokenizer_config.json"
-        texts = _default_texts(backend) | _configured_texts(settings) | given
+        by_id = {name: backend.id_to_token(token) for name, token in (special_ids or {}).items()}
+        known = {name: text for name, text in by_id.items() if text}
+        texts = _default_texts(backend) | known | named_specials(file.parent) | given
         try:
-            return Tokenizer(backend, texts, chat_template=_configured_template(settings))
+            end_texts = [*_configured_ends(settings), *_existing(backend, ends)]
+            return Tokenizer(backend, texts, chat_template=_configured_template(settings), end_texts=end_texts)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
 
     def save(self, folder: Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which Hugging Face libraries read too."""
         folder.mkdir(parents=True, exist_ok=True)
+        ends = self.end_texts
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": False,
             **{f"{name}_token": text for name, text in self.texts.items()},
+            **({"end_tokens": list(ends)} if ends else {}),
             **({} if self.chat_template is None else {"chat_template": self.chat_template}),
         }
         (folder / "tokenizer.json").write_text(self._backend.to_str(), encoding="utf-8")
@@ -214,6 +235,10 @@ class Tokenizer:
         kept = (int(token) for token in ids if not (skip_special and int(token) in self._special_ids))
         return b"".join(table[token] if 0 <= token < size else _UNKNOWN for token in kept)
 
+    def special_ids(self, texts: Iterable[str]) -> tuple[int, ...]:
+        """The ids of those texts that are what a special token looks like: decoded text does not show such a token."""
+        return tuple(self.special_texts[text] for text in texts if text in self.special_texts)
+
     @cached_property
     def vocab_size(self) -> int:
         """The highest id + 1: how many rows an embedding needs."""
@@ -237,9 +262,14 @@ class Tokenizer:
         lengths[sorted(self._special_ids)] = 0
         return lengths
 
-    def __reduce__(self) -> tuple[Callable[..., "Tokenizer"], tuple[str, dict[str, str], str | None]]:
+    @property
+    def end_texts(self) -> tuple[str, ...]:
+        """What the tokens that end an answer look like, EOS apart."""
+        return tuple(text for token in self.end_ids[1:] if (text := self._backend.id_to_token(token)))
+
+    def __reduce__(self) -> tuple[Callable[..., "Tokenizer"], tuple[str, dict[str, str], str | None, tuple[str, ...]]]:
         # the library forgets `encode_special_tokens` when it is pickled
-        return _rebuild, (self._backend.to_str(), self.texts, self.chat_template)
+        return _rebuild, (self._backend.to_str(), self.texts, self.chat_template, self.end_texts)
 
     def _id(self, text: str) -> int:
         token_id = self._backend.token_to_id(text)
@@ -298,8 +328,11 @@ class _CountedTexts:
             yield text.encode("utf-8", errors="replace").decode("utf-8")
 
 
-def _rebuild(content: str, texts: Mapping[str, str], chat_template: str | None) -> Tokenizer:
-    return Tokenizer(tokenizers.Tokenizer.from_str(content), texts, chat_template=chat_template)
+def _rebuild(
+    content: str, texts: Mapping[str, str], chat_template: str | None, end_texts: Iterable[str] = ()
+) -> Tokenizer:
+    backend = tokenizers.Tokenizer.from_str(content)
+    return Tokenizer(backend, texts, chat_template=chat_template, end_texts=end_texts)
 
 
 def _read_backend(file: Path) -> tokenizers.Tokenizer:
@@ -318,6 +351,12 @@ def _read_backend(file: Path) -> tokenizers.Tokenizer:
     return backend
 
 
+def _existing(backend: tokenizers.Tokenizer, tokens: Iterable[int | str]) -> list[str]:
+    """The texts of those tokens, given by id or text, that the vocabulary has."""
+    texts = [token if isinstance(token, str) else backend.id_to_token(token) for token in tokens]
+    return [text for text in texts if text and backend.token_to_id(text) is not None]
+
+
 def _default_texts(backend: tokenizers.Tokenizer) -> dict[str, str]:
     texts = dict(DEFAULT_TEXTS)
     if backend.token_to_id(texts["eos"]) is None and backend.token_to_id(_END_OF_TEXT) is not None:
@@ -325,15 +364,31 @@ def _default_texts(backend: tokenizers.Tokenizer) -> dict[str, str]:
     return texts
 
 
-def _configured_texts(file: Path) -> dict[str, str]:
-    """The special tokens that a `tokenizer_config.json` names: "mask_token": "text" or {"content": "text", ...}."""
-    settings = _settings(file)
-    values = {name: settings.get(f"{name}_token") for name in DEFAULT_TEXTS}
-    try:
-        texts = {name: value["content"] if isinstance(value, dict) else value for name, value in values.items()}
-    except KeyError as error:
-        raise ValueError(f"{file} is no readable tokenizer_config.json: {error!r}") from error
-    return {name: text for name, text in texts.items() if text}
+def named_specials(folder: Path) -> dict[str, str]:
+    """The special tokens that `tokenizer_config.json` names, or else `special_tokens_map.json`, by mask, bos, eos, pad.
+
+    An entry is "mask_token": "text" or {"content": "text", ...}.
+
+    Raises:
+        ValueError: one of these files is damaged.
+    """
+    named: dict[str, str] = {}
+    for file in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
+        settings = _settings(file)
+        values = {name: settings.get(f"{name}_token") for name in DEFAULT_TEXTS}
+        try:
+            texts = {name: value["content"] if isinstance(value, dict) else value for name, value in values.items()}
+        except KeyError as error:
+            raise ValueError(f"{file} is no readable {file.name}: {error!r}") from error
+        named |= {name: text for name, text in texts.items() if text}
+    return named
+
+
+def _configured_ends(file: Path) -> list[str]:
+    ends = _settings(file).get("end_tokens", [])
+    if not isinstance(ends, list) or not all(isinstance(text, str) for text in ends):
+        raise ValueError(f"the end_tokens in {file} are no list of texts")
+    return ends
 
 
 def _configured_template(file: Path) -> str | None:
@@ -356,7 +411,7 @@ def _settings(file: Path) -> dict[str, Any]:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file} is no readable tokenizer_config.json: {error!r}") from error
+        raise ValueError(f"{file} is no readable {file.name}: {error!r}") from error
     if not isinstance(settings, dict):
-        raise ValueError(f"{file} is no readable tokenizer_config.json: it holds no object")
+        raise ValueError(f"{file} is no readable {file.name}: it holds no object")
     return settings

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from illada.diffusion.likelihood import ENUMERATION_LIMIT
 from illada.evaluate.fitting import Room
 from illada.evaluate.folder import Key, ResultFolder
 from illada.evaluate.page import page
@@ -60,8 +61,10 @@ def evaluate(
 
     Raises:
         FileExistsError: the folder holds another evaluation.
-        ValueError: a task is named twice, or a prompt that leaves no room.
+        ValueError: a task is named twice, a candidate that is too long for the exact bound, or a prompt that leaves no
+            room.
     """
+    _check_enumerable(tasks, room)
     batches = [(one, batch) for one in tasks for batch in one.batches]
     keys = [_keys(one, batch) for one, batch in batches]
     if len(set(chain.from_iterable(keys))) < sum(map(len, keys)):
@@ -95,6 +98,20 @@ def questions_digest(tasks: Sequence[Prepared]) -> str:
             asked = (one.task.name, question.id, question.text, question.candidates, question.gold, question.reference)
             digest.update(json.dumps(asked).encode())
     return digest.hexdigest()
+
+
+def _check_enumerable(tasks: Sequence[Prepared], room: Room) -> None:
+    """Before the first question, not at the first long candidate."""
+    for one in tasks:
+        if one.task.kind != "choice" or one.asking.scoring.method != "exact":
+            continue
+        for question in one.questions:
+            longest = max(len(room.encode(candidate)) for candidate in question.candidates)
+            if longest > ENUMERATION_LIMIT:
+                raise ValueError(
+                    f"question {question.id} of {one.task.name} has a candidate of {longest} tokens, but the exact "
+                    f"bound takes at most {ENUMERATION_LIMIT}: use the method likelihood, or leave the task out"
+                )
 
 
 def _keys(one: Prepared, batch: Sequence[Any]) -> list[Key]:

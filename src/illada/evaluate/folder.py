@@ -43,9 +43,12 @@ class ResultFolder:
             batches: the questions in the parts in which they are asked.
 
         Raises:
-            FileExistsError: the folder holds an evaluation with other settings; the message names the first.
-            ValueError: the folder's lines cannot be read.
+            FileExistsError: the folder holds an evaluation with other settings (the message names the first), or is a
+                file.
+            ValueError: the folder's settings or lines cannot be read.
         """
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(f"{path} is a file, but the answers need a folder: choose another name")
         path.mkdir(parents=True, exist_ok=True)
         if (path / SETTINGS).exists():
             _refuse_other_settings(path, settings)
@@ -116,7 +119,10 @@ def _json(line: AnswerLine) -> str:
 
 
 def _refuse_other_settings(path: Path, settings: dict[str, Any]) -> None:
-    there = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
+    try:
+        there = dict(json.loads((path / SETTINGS).read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path / SETTINGS} cannot be read ({error}): choose another folder, or remove it") from None
     wanted = json.loads(json.dumps(settings))
     for name in sorted((there.keys() | wanted.keys()) - {"run"}):
         if there.get(name) != wanted.get(name):

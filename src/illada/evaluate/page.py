@@ -5,7 +5,8 @@ Everything that a model or a data set wrote goes in as text: whatever it holds, 
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from illada.evaluate.summary import AnswerLine, TaskSummary
@@ -13,6 +14,8 @@ from illada.evaluate.summary import AnswerLine, TaskSummary
 _SHOWN = 3
 """Right and wrong answers of each task."""
 _LONGEST = 2000
+_SHORT = 60
+"""Characters of a right answer that is told in a line."""
 _WIDTH, _ROW, _LEFT, _RIGHT, _TOP = 720, 30, 190, 60, 28
 
 _STYLE = """
@@ -29,11 +32,13 @@ table { border-collapse: collapse; width: 100% }
 th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line);
   font-variant-numeric: tabular-nums }
 th:first-child, td:first-child { text-align: left } th { color: var(--soft); font-weight: 500 }
-pre { background: var(--box); padding: .6rem .8rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere;
-  font-size: .85rem; margin: .3rem 0 }
+pre { color: var(--ink); background: var(--box); padding: .6rem .8rem; overflow-x: auto; white-space: pre-wrap;
+  overflow-wrap: anywhere; font-size: .85rem; margin: .3rem 0 }
 details { margin: .4rem 0 } summary { cursor: pointer }
 .soft { color: var(--soft) } .right { color: #15803d } .wrong { color: #b91c1c }
-svg { width: 100%; height: auto } svg text { font: 13px system-ui, sans-serif; fill: var(--ink) }
+.wide { overflow-x: auto } .wide td, .wide th { white-space: nowrap } .groups { width: auto; margin: .3rem 0 }
+svg { width: 100%; height: auto; margin: 1.5rem 0 .5rem }
+svg text { font: 13px system-ui, sans-serif; fill: var(--ink) }
 .axis { stroke: var(--line) } .whisker { stroke: var(--mark); stroke-width: 2 } .dot { fill: var(--mark) }
 .paper { fill: var(--paper-mark) } svg .faint { fill: var(--soft) }
 """
@@ -60,16 +65,19 @@ def page(summaries: Sequence[TaskSummary], lines: Sequence[AnswerLine], settings
             _table(summaries),
             _plot(summaries),
             "<p class='soft'>Intervals: 95 %, bootstrap; where all answers are right or all wrong, Wilson's. A ",
-            "triangle is what the paper reports.</p><h2>Answers</h2>",
+            "triangle is what the paper reports.</p>",
+            _remarks(settings),
+            *(_groups(summary) for summary in summaries if summary.groups),
+            "<h2>Answers</h2>",
             *(_examples(summary.task, lines) for summary in summaries),
-            f"<h2>Settings</h2><pre>{_text(json.dumps(settings, indent=2))}</pre></body></html>\n",
+            "<h2>Settings</h2><details><summary>all that the answers depend on</summary>",
+            f"<pre>{_text(json.dumps(settings, indent=2))}</pre></details></body></html>\n",
         ]
     )
 
 
 def _table(summaries: Sequence[TaskSummary]) -> str:
     names = ("task", "n", "correct %", "95 %", "paper", "nothing found", "forwards", "tokens", "seconds")
-    head = "".join(f"<th>{name}</th>" for name in names)
     rows = []
     for summary in summaries:
         interval = summary.interval
@@ -84,8 +92,42 @@ def _table(summaries: Sequence[TaskSummary]) -> str:
             f"{summary.tokens:.1f}",
             f"{summary.seconds:.2f}",
         )
-        rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        rows.append(list(cells))
+    if len(summaries) > 1:
+        average = fmean(summary.whole.share for summary in summaries)
+        rows.append(["average", "", f"{100 * average:.1f}", *[""] * (len(names) - 3)])
+    return f"<div class='wide'>{_rows(names, rows)}</div>"
+
+
+def _groups(summary: TaskSummary) -> str:
+    """The subjects or levels of a task."""
+    rows = [
+        (
+            name or "none",
+            f"{part.count:,}",
+            f"{100 * part.share:.1f}",
+            f"{100 * part.interval.low:.1f} to {100 * part.interval.high:.1f}",
+        )
+        for name, part in summary.groups.items()
+    ]
+    table = _rows(("part", "n", "correct %", "95 %, Wilson"), rows, kind="groups")
+    return f"<details><summary>{_text(summary.task)} in parts</summary><div class='wide'>{table}</div></details>"
+
+
+def _rows(names: Sequence[str], rows: Sequence[Sequence[str]], *, kind: str = "") -> str:
+    """A table in HTML."""
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table class='{kind}'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _remarks(settings: Mapping[str, Any]) -> str:
+    """Where paper and script disagree or are silent, and what was left out."""
+    said = [f"{one['task']}: {one['remark']}" for one in settings.get("tasks", ()) if one.get("remark")]
+    if left_out := settings.get("left_out"):
+        said.append(f"left out: {', '.join(left_out)}")
+    items = "".join(f"<li>{_text(text)}</li>" for text in said)
+    return f"<ul class='soft'>{items}</ul>" if said else ""
 
 
 def _plot(summaries: Sequence[TaskSummary]) -> str:
@@ -118,21 +160,33 @@ def _examples(task: str, lines: Sequence[AnswerLine]) -> str:
     some = [line for line in lines if line.task == task]
     shown = [line for line in some if not line.correct][:_SHOWN] + [line for line in some if line.correct][:_SHOWN]
     return "".join(
-        [f"<details><summary>{_text(task)}: {len(shown)} of {len(some)}</summary>", *map(_example, shown), "</details>"]
+        [
+            f"<details><summary>{_text(task)}: {len(shown)} of {len(some)} answers</summary>",
+            *map(_example, shown),
+            "</details>",
+        ]
     )
 
 
 def _example(line: AnswerLine) -> str:
     verdict = "<span class='right'>right</span>" if line.correct else "<span class='wrong'>wrong</span>"
-    facts = [f"expected {line.reference[:200]!r}", f"found {line.extracted!r}"]
+    short = len(line.reference) <= _SHORT and "\n" not in line.reference
+    facts = [f"expected {line.reference!r}"] if short else []
+    facts.append("nothing found" if line.extracted is None else f"found {line.extracted!r}")
     if line.scores:
         facts.append("scores " + ", ".join(f"{score:.2f}" for score in line.scores))
     if line.note:
         facts.append(line.note)
     return (
         f"<details><summary>{_text(line.id)} {verdict} <span class='soft'>{_text(' · '.join(facts))}</span></summary>"
-        f"<pre>{_text(_cut(line.prompt))}</pre><pre>{_text(_cut(line.output))}</pre></details>"
+        f"{_block('asked', line.prompt)}{_block('answered', line.output)}"
+        f"{'' if short else _block('expected', line.reference)}</details>"
     )
+
+
+def _block(name: str, text: str) -> str:
+    shown = f"<pre>{_text(_cut(text))}</pre>" if text else " nothing"
+    return f"<div class='soft'>{name}{shown}</div>"
 
 
 def _cut(text: str) -> str:

@@ -1,5 +1,7 @@
 """Prompt and candidate -> their token ids, cut as the authors' evaluation cuts them."""
 
+from collections.abc import Sequence
+
 from illada.data.tokenizer import Tokenizer
 
 
@@ -12,10 +14,21 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str) -> tuple[
     Raises:
         ValueError: the continuation adds no token.
     """
-    kept = context.rstrip()
-    continuation = context[len(kept) :] + continuation
-    prefix = tokenizer.encode(kept)
-    target = tokenizer.encode(kept + continuation)[len(prefix) :]
-    if not target:
-        raise ValueError(f"the candidate {continuation!r} adds no token to its prompt: there is nothing to score")
-    return prefix, target
+    return encode_pairs(tokenizer, [(context, continuation)])[0]
+
+
+def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
+    """`encode_pair` for many pairs at once: in parallel threads, and every context only once."""
+    kept = [context.rstrip() for context, _ in pairs]
+    moved = [context[len(head) :] + rest for head, (context, rest) in zip(kept, pairs, strict=True)]
+    heads = list(dict.fromkeys(kept))
+    prefix_of = dict(zip(heads, tokenizer.encode_batch(heads), strict=True))
+    whole = tokenizer.encode_batch([head + rest for head, rest in zip(kept, moved, strict=True)])
+    encoded = []
+    for head, rest, ids in zip(kept, moved, whole, strict=True):
+        prefix = prefix_of[head]
+        target = ids[len(prefix) :]
+        if not target:
+            raise ValueError(f"the candidate {rest!r} adds no token to its prompt: there is nothing to score")
+        encoded.append((prefix, target))
+    return encoded

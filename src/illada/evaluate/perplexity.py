@@ -104,35 +104,69 @@ def perplexity(
     Raises:
         ValueError: there is no token to measure, or a stride that is none.
     """
+    scores = score_windows(
+        model,
+        texts,
+        bos_id=bos_id,
+        mask_id=mask_id,
+        samples=samples,
+        stride=stride,
+        seed=seed,
+        positions_per_forward=positions_per_forward,
+        on_progress=on_progress,
+    )
+    if not any(scores):
+        raise ValueError("the texts hold 0 tokens: there is nothing to measure")
+    return _total(scores, byte_count=byte_count, exact=model.config.attention == "causal")
+
+
+def score_windows(
+    model: Transformer,
+    texts: Sequence[Sequence[int]],
+    *,
+    bos_id: int,
+    mask_id: int,
+    samples: int = 16,
+    stride: int | None = None,
+    seed: int = 0,
+    positions_per_forward: int = 8192,
+    on_progress: Callable[[int], None] | None = None,
+) -> list[list[CandidateScore]]:
+    """What each window of each text costs; those of all texts share forwards. The arguments are `perplexity`'s.
+
+    Raises:
+        ValueError: a stride that is none.
+    """
     length = model.config.max_length - 1
+    cut = [list(windows(len(text), length=length, stride=stride or length)) for text in texts]
     candidates = [
         Candidate(prompt=(bos_id, *text[start:begin]), target=tuple(text[begin:end]))
-        for text in texts
-        for start, begin, end in windows(len(text), length=length, stride=stride or length)
+        for text, its_windows in zip(texts, cut, strict=True)
+        for start, begin, end in its_windows
     ]
-    if not candidates:
-        raise ValueError("the texts hold 0 tokens: there is nothing to measure")
-    causal = model.config.attention == "causal"
     params = ScoringParams(
-        method="chain" if causal else "likelihood",
+        method="chain" if model.config.attention == "causal" else "likelihood",
         samples=samples,
         end=False,
         seed=seed,
         positions_per_forward=positions_per_forward,
     )
-    scores = score_candidates(
-        model, candidates, params, mask_id=mask_id, byte_counts=[0] * len(candidates), on_progress=on_progress
+    scores = iter(
+        score_candidates(
+            model, candidates, params, mask_id=mask_id, byte_counts=[0] * len(candidates), on_progress=on_progress
+        )
     )
-    return _total(scores, texts=sum(bool(len(text)) for text in texts), byte_count=byte_count, exact=causal)
+    return [[next(scores) for _ in its_windows] for its_windows in cut]
 
 
-def _total(scores: Sequence[CandidateScore], *, texts: int, byte_count: int, exact: bool) -> Perplexity:
+def _total(scores: Sequence[Sequence[CandidateScore]], *, byte_count: int, exact: bool) -> Perplexity:
+    flat = [score for its_windows in scores for score in its_windows]
     return Perplexity(
-        nats=-math.fsum(score.log_probability for score in scores),
-        standard_error_nats=math.sqrt(math.fsum(score.standard_error**2 for score in scores)),
-        tokens=sum(score.tokens for score in scores),
+        nats=-math.fsum(score.log_probability for score in flat),
+        standard_error_nats=math.sqrt(math.fsum(score.standard_error**2 for score in flat)),
+        tokens=sum(score.tokens for score in flat),
         bytes=max(1, byte_count),
-        texts=texts,
-        windows=len(scores),
+        texts=sum(bool(its_windows) for its_windows in scores),
+        windows=len(flat),
         exact=exact,
     )

@@ -46,6 +46,12 @@ class Model(Protocol):
         """Score the candidates of each."""
         ...
 
+    def score_chat(
+        self, conversations: Sequence[Sequence[Message]], candidates: Sequence[Sequence[str]], params: ScoringParams
+    ) -> list[list[CandidateScore]]:
+        """Score the answers to each."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
@@ -76,10 +82,34 @@ def prepare(
         raise ValueError(f"the task {task.name} has no folder of data to read")
     else:
         rows = (task.hub_row(row) for row in read_hub(task))
-    questions = tuple(islice(task.questions(rows, data, asking.shots), limit))
+    counted = _Counted(rows)
+    try:
+        questions = tuple(islice(task.questions(counted, data, asking.shots), limit))
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, ValueError) and not counted.handed_out:
+            raise
+        what = f"it has no field {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"row {counted.number} of {task.name} is not what it should be: {what}") from error
     if not questions:
         raise ValueError(f"the task {task.name} has no question in its data")
     return Prepared(task=task, asking=asking, questions=questions)
+
+
+class _Counted(Iterator[Mapping[str, object]]):
+    """Rows that know how many have been read, so that an error can name the one it is about."""
+
+    def __init__(self, rows: Iterator[Mapping[str, object]]) -> None:
+        self._rows = rows
+        self.number = 0
+        self.handed_out = False
+        """A row is being made a question of; False while the next is read, whose errors name their own place."""
+
+    def __next__(self) -> Mapping[str, object]:
+        self.handed_out = False
+        self.number += 1
+        row = next(self._rows)
+        self.handed_out = True
+        return row
 
 
 def answer(
@@ -121,11 +151,11 @@ def check_code(prepared: Sequence[Prepared], *, allowed: bool) -> None:
 
 def _choose(model: Model, prepared: Prepared, questions: Sequence[Question], room: Room) -> list[AnswerLine]:
     asking = prepared.asking
-    fitted = [fit(question, room, answer=_longest(question, room)) for question in questions]
-    prompts = [question.text for question, _ in fitted]
-    scores = model.score(prompts, [question.candidates for question in questions], asking.scoring)
+    # a candidate cannot be cut, as the answer that is written can
+    fitted = [fit(question, room, kept=_longest(question, room), chat=asking.chat) for question in questions]
+    scores = _scores(model, asking, [question for question, _ in fitted])
     lines = []
-    for (question, note), prompt, found in zip(fitted, prompts, scores, strict=True):
+    for (question, note), found in zip(fitted, scores, strict=True):
         chosen = best(found, normalise=asking.normalise)
         gold = cast(int, question.gold)
         lines.append(
@@ -133,7 +163,7 @@ def _choose(model: Model, prepared: Prepared, questions: Sequence[Question], roo
                 task=prepared.task.name,
                 id=question.id,
                 group=question.group,
-                prompt=prompt,
+                prompt=question.text,
                 output=question.candidates[chosen],
                 extracted=question.candidates[chosen].strip(),
                 reference=question.candidates[gold].strip(),
@@ -149,6 +179,15 @@ def _choose(model: Model, prepared: Prepared, questions: Sequence[Question], roo
     return lines
 
 
+def _scores(model: Model, asking: Asking, questions: Sequence[Question]) -> list[list[CandidateScore]]:
+    """Of the candidates of each; in a chat an answer has no leading blank."""
+    if not asking.chat:
+        texts = [question.text for question in questions]
+        return model.score(texts, [question.candidates for question in questions], asking.scoring)
+    answers = [[candidate.strip() for candidate in question.candidates] for question in questions]
+    return model.score_chat([question.messages for question in questions], answers, asking.scoring)
+
+
 def _longest(question: Question, room: Room) -> int:
     return 2 + max(len(room.encode(candidate)) for candidate in question.candidates)
 
@@ -157,7 +196,8 @@ def _write(
     model: Model, prepared: Prepared, questions: Sequence[Question], room: Room, limits: Limits | None
 ) -> list[AnswerLine]:
     asking = prepared.asking
-    fitted = [fit(question, room, answer=asking.sampling.length) for question in questions]
+    kept = room.reserve(asking.sampling.length)
+    fitted = [fit(question, room, kept=kept, chat=asking.chat) for question in questions]
     asking, cut = _within(asking, [question for question, _ in fitted], room)
     completions = _complete(model, asking, [question for question, _ in fitted])
     answers = [completion.text for completion in completions]
@@ -189,7 +229,7 @@ def _within(asking: Asking, questions: Sequence[Question], room: Room) -> tuple[
     A canvas that grows needs nothing: it stops where the context ends.
     """
     params = asking.sampling
-    left = room.context - max(tokens_of(question, room) for question in questions)
+    left = room.context - max(tokens_of(question, room, chat=asking.chat) for question in questions)
     if params.canvas != "fixed" or params.length <= left:
         return asking, ""
     params = replace(params, length=left, block_length=min(params.block_length, left), steps=None)

@@ -13,7 +13,7 @@ All are in nats and sums over the answer's tokens. The softmax runs over the who
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from illada.diffusion.likelihood import ENUMERATION_LIMIT, Estimate, all_masks, masks_by_count
-from illada.evaluate.shared_forwards import Candidate, Forwards, Look, Rule
+from illada.evaluate.shared_forwards import Candidate, Forwards, Look, Rule, Seen
 from illada.model.transformer import Transformer
 from illada.seeding import Stream
 
@@ -45,12 +45,13 @@ class ScoringParams:
     guidance: float = 0.0
     """w of classifier-free guidance; the unconditional forward sees the prompt masked."""
     greedy: bool = False
-    """Also tell whether the model, revealing its own choices surest first, would have written the candidate: up to L
-    forwards more."""
+    """Also tell whether the model, revealing its own choices surest first, would have written the candidate: up to
+    L - 1 forwards more, and none where the first choice is another."""
     seed: int = 0
     """Of the random masks. They depend on it and on the tokens of prompt and candidate alone."""
-    positions_per_forward: int = 4096
-    """Token positions that share a forward at most."""
+    positions_per_forward: int = 1024
+    """Token positions that share a forward at most. More only helps where a model is small for its device; rows in a
+    forward then differ more in length, and what is computed for one is out of the cache of a CPU before it is used."""
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -221,17 +222,49 @@ def _likelihood(candidate: Candidate, params: ScoringParams) -> Rule[_Scored]:
 
 
 def _and_greedy(rule: Rule[_Scored], length: int) -> Rule[_Scored]:
-    """A rule, and then whether revealing the model's own choices, the surest first, gives the same tokens."""
-    scored = yield from rule
-    hidden = np.ones((1, length), dtype=np.bool_)
-    for _ in range(length):
-        seen = yield Look(hidden=hidden, wanted=hidden)
-        place = int(np.where(hidden[0], seen.top_log_probabilities[0], -np.inf).argmax())
-        if not seen.is_top[0, place]:
-            return _Scored(estimate=scored.estimate, order=scored.order, terms=scored.terms, greedy=False)
-        hidden = hidden.copy()
-        hidden[0, place] = False
-    return _Scored(estimate=scored.estimate, order=scored.order, terms=scored.terms, greedy=True)
+    """A rule, and then whether revealing the model's own choices, the surest first, gives the same tokens.
+
+    What the rule sees of that way is not asked for again: the first step always, and with confidence often all.
+    """
+    way = _GreedyWay(length)
+    look = next(rule)
+    while True:
+        seen = yield look
+        way.follow(look, seen)
+        try:
+            look = rule.send(seen)
+        except StopIteration as end:
+            scored: _Scored = end.value
+            break
+    while way.greedy is None:
+        look = Look(hidden=way.hidden[None], wanted=way.hidden[None])
+        way.follow(look, (yield look))
+    return replace(scored, greedy=way.greedy)
+
+
+class _GreedyWay:
+    """How far the model's own choices have been the candidate's tokens."""
+
+    def __init__(self, length: int) -> None:
+        self.hidden = np.ones(length, dtype=np.bool_)
+        """[target]: what is not revealed yet."""
+        self.greedy: bool | None = None
+        """None until it is known."""
+
+    def follow(self, look: Look, seen: Seen) -> None:
+        """Reveal as much as these rows tell."""
+        while self.greedy is None:
+            rows = (look.hidden == self.hidden).all(axis=1) & (look.wanted | ~self.hidden).all(axis=1)
+            if not rows.any():
+                return
+            row = int(rows.argmax())
+            place = int(np.where(self.hidden, seen.top_log_probabilities[row], -np.inf).argmax())
+            self.hidden = self.hidden.copy()
+            self.hidden[place] = False
+            if not seen.is_top[row, place]:
+                self.greedy = False
+            elif not self.hidden.any():
+                self.greedy = True
 
 
 def _in_order(terms: np.ndarray[tuple[int], np.dtype[np.float32]], greedy: bool | None) -> _Scored:

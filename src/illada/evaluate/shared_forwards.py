@@ -3,8 +3,9 @@
     rules (generators) -- Look: which positions to hide --> rows --> one forward --> log-probabilities --> rules
 
 A rule scores one candidate. It yields a `Look` for every set of rows that it can ask for without knowing the result of
-another, and is sent what was seen. Rows of all candidates at work share forwards up to a number of positions, and equal
-rows are computed once: at the first step the candidates of one question often are the same row of masks.
+another, and is sent what was seen. Rows of all candidates at work share forwards up to a number of positions, the
+shortest first, so that little of a forward is padding. Equal rows are computed once: at the first step the candidates
+of one question often are the same row of masks.
 """
 
 from collections import deque
@@ -87,7 +88,7 @@ class Forwards:
     mask_id: int
     guidance: float = 0.0
     """w of classifier-free guidance: logits = unconditional + (w + 1) (conditional - unconditional)."""
-    positions: int = 4096
+    positions: int = 1024
     """Token positions of a forward at most; a single row may be longer."""
 
     @torch.inference_mode()
@@ -105,18 +106,16 @@ class Forwards:
         """
         self._check(candidates)
         order = sorted(range(len(candidates)), key=lambda number: candidates[number].length)
-        waiting = deque(_Job(number, candidates[number], rule(candidates[number])) for number in order)
+        unfinished = deque(_Job(number, candidates[number], rule(candidates[number])) for number in order)
         outcomes: dict[int, Outcome[T]] = {}
-        at_work: deque[_Job[T]] = deque()
-        while waiting or at_work:
+        while unfinished:
             batch: _Batch[T] = _Batch(limit=self.positions, guided=self.guidance != 0, mask_id=self.mask_id)
-            # those at work first: they are the shorter ones
-            while (queue := at_work or waiting) and batch.takes(queue[0]):
-                batch.add(queue.popleft())
+            while unfinished and batch.takes(unfinished[0]):
+                batch.add(unfinished.popleft())
             self._look(batch)
-            for job in batch.jobs:
+            for job in reversed(batch.jobs):  # so that the shortest is in front again
                 if job.unfinished():
-                    at_work.append(job)
+                    unfinished.appendleft(job)
                 else:
                     outcomes[job.number] = job.outcome(rows_per_look=2 if self.guidance else 1)
             if on_progress is not None:
@@ -208,7 +207,13 @@ class _Job(Generic[T]):
         self._forwards = 0
         self._base = np.array((*candidate.prompt, *candidate.target, *candidate.behind), dtype=np.int64)
         self._target = np.array(candidate.target, dtype=np.int64)
-        self._expect(next(rule))
+        self._begun = False
+
+    def begin(self) -> None:
+        """Ask the rule for its first look: not before there is room for it, since a look may be large."""
+        if not self._begun:
+            self._begun = True
+            self._expect(next(self._rule))
 
     def _expect(self, look: Look) -> None:
         self.look = look
@@ -293,6 +298,7 @@ class _Batch(Generic[T]):
     def add(self, job: _Job[T]) -> None:
         """Take as many of the job's rows as there is room for, at least one."""
         self.jobs.append(job)
+        job.begin()
         while job.left() and self.takes(job):
             number = job.asked
             row = job.row(number, self.mask_id)

@@ -32,7 +32,11 @@ class Shot:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """One item of a benchmark, ready to be asked."""
+    """One item of a benchmark, ready to be asked.
+
+    Raises:
+        ValueError: there are candidates, and none of them is right.
+    """
 
     id: str
     """Unique within its task, and the same whenever it is loaded."""
@@ -52,6 +56,11 @@ class Question:
     """The answer ends before the first of these."""
     group: str = ""
     """A subject or a level that is counted apart, too."""
+
+    def __post_init__(self) -> None:
+        """Refuse a right answer that is none of the candidates, as in test sets whose answers are kept secret."""
+        if self.candidates and not (self.gold is not None and 0 <= self.gold < len(self.candidates)):
+            raise ValueError(f"the right answer is number {self.gold}, counted from 0, of {len(self.candidates)}")
 
     @property
     def text(self) -> str:

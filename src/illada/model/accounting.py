@@ -76,7 +76,8 @@ def count_parameters(config: ModelConfig) -> ParameterCount:
 def count_flops(config: ModelConfig, *, length: int, head_fraction: float = 1.0) -> FlopCount:
     """FLOPs per token in rows of `length`, with the LM head at `head_fraction` of the positions."""
     norms = (2 * config.layers + 1) * config.hidden_size
-    matrices = count_parameters(config).non_embedding - norms
+    biases = config.layers * (config.heads + 2 * config.kv_heads) * config.head_size if config.qkv_bias else 0
+    matrices = count_parameters(config).non_embedding - norms - biases
     seen = (length + 1) / 2 if config.attention == "causal" else length
     return FlopCount(
         blocks=2.0 * matrices,

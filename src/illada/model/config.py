@@ -8,7 +8,7 @@ Attention = Literal["bidirectional", "causal"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """A Llama-shaped Transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU, no biases.
+    """A Llama-shaped Transformer: RMSNorm, rotary positions, grouped-query attention, SwiGLU.
 
     Raises:
         ValueError: sizes that do not fit one another.
@@ -30,6 +30,11 @@ class ModelConfig:
     tied_head: bool = True
     """One matrix serves as embedding and LM head."""
     attention: Attention = "bidirectional"
+    qkv_bias: bool = False
+    """Queries, keys and values have a bias, as in Qwen2 (arXiv 2407.10671). No other layer has one."""
+    shifted: bool = False
+    """The state behind token i - 1 tells of token i, as in a causal model: how a bidirectional model keeps what causal
+    pre-training has taught it (Dream, arXiv 2508.15487)."""
     init_std: float = 0.02
     """Standard deviation of the linear layers at the start. Narrow models need more than the usual 0.02, about
     0.8 / sqrt(hidden_size): with less, attention stays uniform and the loss rests long at that of single tokens."""
@@ -48,6 +53,13 @@ class ModelConfig:
             raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
         if self.attention not in get_args(Attention):
             raise ValueError(f"attention must be one of {get_args(Attention)}, got {self.attention!r}")
+        if self.shifted and self.attention == "causal":
+            raise ValueError("a causal model tells of the next token as it is: shifted is for attention bidirectional")
+
+    @property
+    def lag(self) -> int:
+        """How many places before a token the layers compute the state that tells of it: 1 for the next token."""
+        return 1 if self.shifted or self.attention == "causal" else 0
 
     @property
     def head_size(self) -> int:

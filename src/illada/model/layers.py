@@ -29,9 +29,9 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.head_size = config.head_size
         query_size, kv_size = config.heads * config.head_size, config.kv_heads * config.head_size
-        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
+        self.q_proj = nn.Linear(config.hidden_size, query_size, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=config.qkv_bias)
         self.o_proj = nn.Linear(query_size, config.hidden_size, bias=False)
 
     def forward(self, x: Hidden, angles: Angles, layout: AttentionLayout | CachedLayer) -> Hidden:

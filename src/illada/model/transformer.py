@@ -37,7 +37,10 @@ class Transformer(nn.Module):
         return slice(0, length) if self.share is None else self.share.positions(length)
 
     def forward(self, tokens: Tokens, segments: Segments | None = None) -> Float[Tensor, "batch positions_here hidden"]:
-        """The residual stream after the final norm, at `positions_here`.
+        """The residual stream after the final norm, at the position that it tells of, of `positions_here`.
+
+        A causal model's tells of the next token and stands where it was computed. Where `config.shifted`, it is moved
+        to the token it tells of, within its segment; the first token's own state serves for itself.
 
         Args:
             tokens: ids, int64.
@@ -63,7 +66,11 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x, angles, layout)
         hidden: Hidden = self.norm(x)
-        return hidden
+        if not self.config.shifted:
+            return hidden
+        if self.share is not None:  # the state before the first position here is another process's
+            hidden = self.share.gather(hidden)
+        return _shifted(hidden, positions)[:, own]
 
     def recompute(
         self,
@@ -72,7 +79,9 @@ class Transformer(nn.Module):
         selection: Selection,
         watch: LayerWatch | None = None,
     ) -> Float[Tensor, "computed hidden"]:
-        """The residual stream after the final norm, of the selected positions alone.
+        """The residual stream after the final norm, of the selected positions alone, each where it was computed.
+
+        Where `config.shifted`, they tell of the token behind them: nothing is moved here.
 
         Their keys and values take their places in `cache`; what the others hold there is what they are seen with.
 
@@ -114,6 +123,12 @@ class Transformer(nn.Module):
         return self.embedding.weight.dtype
 
 
+def _shifted(hidden: Hidden, positions: Tensor) -> Hidden:
+    """Every state one position to the right, except that the first of each segment stays."""
+    moved = torch.cat((hidden[:, :1], hidden[:, :-1]), dim=1)
+    return torch.where((positions == 0)[..., None], hidden, moved)
+
+
 @torch.no_grad()
 def initialize(model: Transformer, *, seed: int) -> None:
     """Fill the weights with their `initial_values`."""
@@ -126,10 +141,10 @@ def initial_values(config: ModelConfig, name: str, shape: torch.Size, *, seed: i
 
     Linear layers have standard deviation `init_std`; those that write to the residual stream (o_proj, down_proj)
     init_std / sqrt(2 layers); the embedding sqrt(1 / (2 hidden)); norms are 1: the rule of the published iLLaDA model
-    file. Every tensor has a stream of its own, named after it.
+    file. Biases are 0. Every tensor has a stream of its own, named after it.
     """
     if len(shape) == 1:
-        return torch.ones(shape)
+        return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
     if name.startswith("embedding"):
         std = (2 * config.hidden_size) ** -0.5
     elif name.endswith(("o_proj.weight", "down_proj.weight")):

@@ -11,7 +11,7 @@ from illada.model.cache import Selection
 from illada.model.transformer import Transformer
 from illada.sample.caching import Elastic, Places, RowView
 from illada.sample.elastic import DriftWatch
-from illada.sample.group import Group
+from illada.sample.group import CachingGroup
 from illada.sample.job import Job
 from illada.sample.table import Table
 
@@ -62,14 +62,14 @@ class Read:
     unconditional: Float[Tensor, "selected hidden"] | None
     order: Int[Tensor, "rows places"]
     """Which of the selected a position is, if it is."""
-    shift: int
-    """A hidden state says something of the token so many places behind it."""
+    lag: int
+    """A hidden state says something of the token so many places behind it; the first of a row also of its own."""
 
     def logits(
         self, row: Int[Tensor, " masked"], position: Int[Tensor, " masked"], *, guidance: float
     ) -> Float[Tensor, "masked vocab"]:
         """About the tokens at some positions; only these meet the vocabulary."""
-        which = self.order[row, position - self.shift]
+        which = self.order[row, (position - self.lag).clamp(min=0)]
         logits = self.model.logits(self.hidden[which]).float()
         if guidance and self.unconditional is not None:
             without = self.model.logits(self.unconditional[which]).float()
@@ -78,7 +78,7 @@ class Read:
 
 
 def positions_wanted(
-    table: Table, jobs: Sequence[Job], groups: Sequence[Group], columns: Columns, *, mask_id: int
+    table: Table, jobs: Sequence[Job], groups: Sequence[CachingGroup], columns: Columns, *, mask_id: int
 ) -> Places:
     """[rows, places]: what the forward computes, if all rows take part."""
     rows, longest = len(jobs), max(job.sight for job in jobs)
@@ -90,6 +90,8 @@ def positions_wanted(
     masked = inside & (table.tokens[:rows, :longest] == mask_id)
     at_work = masked & (place >= columns.start[:, None]) & (place < columns.stop[:, None])
     wanted = fresh | at_work
+    if table.lag:  # what tells of a mask stands before it
+        wanted[:, :-1] |= at_work[:, 1:]
     for group in groups:
         slots = group.slots
         view = RowView(
@@ -114,7 +116,7 @@ def forward(
     model: Transformer,
     table: Table,
     jobs: Sequence[Job],
-    groups: Sequence[Group],
+    groups: Sequence[CachingGroup],
     columns: Columns,
     *,
     wanted: Places,
@@ -149,12 +151,18 @@ def forward(
         wanted, counts = watch.wanted, watch.work.div(model.config.layers, rounding_mode="floor").tolist()
     table.computed[slot, position] = True
     order = wanted.flatten().cumsum(0).view_as(wanted) - 1
-    read = Read(model=model, hidden=hidden, unconditional=unconditional, order=order, shift=int(table.causal))
+    read = Read(model=model, hidden=hidden, unconditional=unconditional, order=order, lag=table.lag)
     return read, counts
 
 
 def _watch(
-    table: Table, groups: Sequence[Group], columns: Columns, *, wanted: Places, selection: Selection, mask_id: int
+    table: Table,
+    groups: Sequence[CachingGroup],
+    columns: Columns,
+    *,
+    wanted: Places,
+    selection: Selection,
+    mask_id: int,
 ) -> DriftWatch | None:
     """What looks on in the layers; None where no row asks for it."""
     elastic = [(group, group.caching) for group in groups if isinstance(group.caching, Elastic)]

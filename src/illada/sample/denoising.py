@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from illada.sample.caching import EntropyTriggered
 from illada.sample.choice import choose_tokens
 from illada.sample.computing import Read
 from illada.sample.group import Group
@@ -75,7 +74,7 @@ def denoise(
     after = torch.where(masked, before.masked_scatter(masked, chosen), before)
     after = torch.where(at_work & ~holds, mask_id, after)
     _write(table, rows, position, block, holds, after=after, forward=forward)
-    if isinstance(group.caching, EntropyTriggered):
+    if group.surprises:
         revealed = torch.where(masked & holds, block.entropy, -torch.inf)
         table.surprise[group.slots] = torch.where(taking_part, revealed.amax(1), table.surprise[group.slots])
     prefix = (holds | ~at_work).int().cumprod(1).bool() & at_work

@@ -20,7 +20,7 @@ from illada.model.transformer import Transformer
 from illada.sample.canvas import FilledCanvas
 from illada.sample.computing import Columns, Read, forward, positions_wanted
 from illada.sample.denoising import denoise
-from illada.sample.group import Group, group_jobs
+from illada.sample.group import Group, Groups
 from illada.sample.job import Job, Request
 from illada.sample.table import Table
 from illada.sample.unmasking import RunningConfidence
@@ -75,7 +75,7 @@ class Engine:
         self._row_bytes = bytes_per_position(model.config, weight.dtype)
         self._waiting: deque[Job] = deque()
         self._jobs: list[Job] = []
-        self._groups: list[Group] | None = None
+        self._groups: Groups | None = None
         self._next_slot = self._submitted = 0
 
     @property
@@ -126,13 +126,14 @@ class Engine:
         if not self._jobs:
             return finished
         columns = Columns.of(self._jobs, causal=self._causal, device=self._device)
-        wanted = positions_wanted(self._table, self._jobs, self._grouped(), columns, mask_id=self._mask)
+        groups = self._grouped().caching
+        wanted = positions_wanted(self._table, self._jobs, groups, columns, mask_id=self._mask)
         counts = wanted.sum(1).tolist()
         turn = self._turn(counts)
         if len(turn) < len(self._jobs):
             wanted &= torch.zeros_like(wanted[:, :1]).index_fill_(0, self._tensor(turn), True)
         read, work = forward(
-            self._model, self._table, self._jobs, self._grouped(), columns, wanted=wanted, turn=turn, mask_id=self._mask
+            self._model, self._table, self._jobs, groups, columns, wanted=wanted, turn=turn, mask_id=self._mask
         )
         for slot in turn:
             self._jobs[slot].positions += work[slot]
@@ -196,7 +197,7 @@ class Engine:
         playing, leaving = set(turn), {}
         taking_part = torch.zeros(len(self._jobs), dtype=torch.bool, device=self._device)
         taking_part[self._tensor(turn)] = True
-        for group in self._grouped():
+        for group in self._grouped().choosing:
             slots = group.slots
             settled, ended = denoise(
                 self._table,
@@ -227,7 +228,7 @@ class Engine:
         request, reached = job.request, job.hole_start + settled
         full = job.advance(settled)
         stopping = request.stopping
-        if stopping is None or not (request.grows or job.done):
+        if stopping is None or not (request.leaves_early or job.done):
             return job.done
         # text that may be revised is not looked at before its block is full
         certain = full or not isinstance(group.unmasking, RunningConfidence)
@@ -244,9 +245,9 @@ class Engine:
 
     # --- helpers ----------------------------------------------------------------------------------------------
 
-    def _grouped(self) -> list[Group]:
+    def _grouped(self) -> Groups:
         if self._groups is None:
-            self._groups = group_jobs(self._jobs, mask_id=self._mask, device=self._device)
+            self._groups = Groups.of(self._jobs, mask_id=self._mask, device=self._device)
         return self._groups
 
     def _tensor(self, values: Sequence[int] | Sequence[Sequence[int]]) -> Tensor:

@@ -20,9 +20,16 @@ class Request:
     grows: bool = False
     """Masks behind the blocks at work are out of sight; the holes are then the end of the canvas."""
     stopping: Stopping | None = None
-    """Ends the text early, when its end is certain and the canvas grows."""
+    """Finds the end of the text."""
+    early: bool | None = None
+    """Leave as soon as the end of the text is certain, masks behind it or not; None: if the canvas grows."""
     marker: tuple[int, ...] = ()
     """What the end-of-thinking boost favours."""
+
+    @property
+    def leaves_early(self) -> bool:
+        """The end of the text is looked for after every forward."""
+        return self.grows if self.early is None else self.early
 
     @cached_property
     def blocks(self) -> list["PlannedBlock"]:

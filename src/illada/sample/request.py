@@ -30,7 +30,7 @@ class SamplingParams:
     steps: int | None = None
     """Forwards for all `length` tokens; None: one per token, the slowest and best."""
     stop: tuple[str, ...] = ()
-    """The text ends before the first of these strings."""
+    """The text ends before the first of these strings; one that looks like a special token is that token, too."""
     temperature: float = 0.0
     """0: the likeliest token. Above: Gumbel noise, in float64, on logits / temperature."""
     top_p: float = 1.0

@@ -22,6 +22,8 @@ class Table:
         self._config, self._mask, self._dtype, self._device = config, mask_id, dtype, device
         self.causal = config.attention == "causal"
         """Holes are not shown to the model."""
+        self.lag = config.lag
+        """A hidden state says something of the token so many places behind it."""
         self.slots = self.places = 0
         self.tokens = torch.zeros(0, 0, dtype=torch.int64, device=device)
         """[slots, places]; behind the end of a row whatever was there."""

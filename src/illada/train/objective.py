@@ -76,16 +76,24 @@ class Objective(Protocol):
         ...
 
 
+def attention_for(objective: str) -> Attention:
+    """What an objective needs the model to see: the next token is predicted from those before it alone.
+
+    Raises:
+        ValueError: there is no such objective.
+    """
+    if objective not in get_args(ObjectiveName):
+        raise ValueError(f"objective must be one of {', '.join(get_args(ObjectiveName))}; got {objective!r}")
+    return "causal" if objective == "next_token" else "bidirectional"
+
+
 def check_objective(objective: str, attention: Attention) -> None:
     """Refuse an objective that the model's attention does not allow.
 
     Raises:
         ValueError: there is no such objective, or the two contradict each other.
     """
-    if objective not in get_args(ObjectiveName):
-        raise ValueError(f"objective must be one of {', '.join(get_args(ObjectiveName))}; got {objective!r}")
-    need = "causal" if objective == "next_token" else "bidirectional"
-    if attention != need:
+    if attention != (need := attention_for(objective)):
         other = "diffusion" if objective == "next_token" else "next_token"
         raise ValueError(
             f"the objective {objective} needs {need} attention, but the model's is {attention}: choose the objective "

@@ -1,17 +1,22 @@
 """Pre-training from a complete configuration: corpus, model, objective, and a run of them."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from illada.checkpoint.saved import SavedModel, stored_values
+from illada.checkpoint.source import model_digest
 from illada.data.corpus import Corpus, CorpusConfig, prepare
 from illada.data.loader import Loader
 from illada.data.packing import PackedRows, PackingConfig
 from illada.data.storage import is_url
 from illada.distributed.mesh import Mesh
 from illada.distributed.processes import joined
+from illada.durable import atomic_folder
 from illada.evaluate.bound import HeldOut, held_out_bound
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer, initial_values
@@ -41,7 +46,7 @@ class PretrainConfig(RunConfig):
     """All that decides a run; recipes return one, the command line changes single fields."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    """Its vocab_size follows the tokenizer."""
+    """Its vocab_size follows the tokenizer, or all of it the model that a run starts from."""
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     packing: PackingConfig = field(default_factory=PackingConfig)
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
@@ -57,7 +62,13 @@ class PretrainConfig(RunConfig):
 
 
 def run(
-    config: PretrainConfig, folder: Path, *, cache: Path, resume: bool = False, console: Console | None = None
+    config: PretrainConfig,
+    folder: Path,
+    *,
+    cache: Path,
+    start: SavedModel | None = None,
+    resume: bool = False,
+    console: Console | None = None,
 ) -> Outcome:
     """Pre-train, or go on with a run that was interrupted.
 
@@ -65,6 +76,8 @@ def run(
         config: the whole run; on resume it must be the one the run began with.
         folder: the run folder.
         cache: where prepared corpora are kept and found again.
+        start: the model whose pre-training is continued, its shape and tokenizer in place of those of `config`; a
+            causal one that was opened with attention bidirectional becomes a diffusion model. None: a new model.
         resume: continue from the newest checkpoint in `folder`, or begin if there is none yet.
         console: where progress is shown; None: nowhere.
 
@@ -75,23 +88,50 @@ def run(
     """
     with joined() as processes:
         console = console if console is not None and processes.first else Console(quiet=True)
-        check_folder(folder, resume=resume or processes.restarted)
+        resume = resume or processes.restarted
+        check_folder(folder, resume=resume)
         mesh = Mesh(config.mesh, processes=processes, device=processes.device(config.device))
 
         def report(text: str) -> None:
             console.print(text, markup=False, highlight=False)
 
+        if start is not None:
+            config = processes.in_turn(lambda: continued(config, start, cache))
         corpus = processes.in_turn(lambda: prepare(config.corpus, cache, report=report))
-        config = replace(config, model=replace(config.model, vocab_size=corpus.tokenizer.vocab_size))
+        if start is None:
+            config = replace(config, model=replace(config.model, vocab_size=corpus.tokenizer.vocab_size))
         # first what may be refused: a folder that is there holds a run that has begun
-        task = build_task(config, corpus, mesh=mesh)
-        return execute(config, folder, task, resume=resume or processes.restarted, console=console, mesh=mesh)
+        task = build_task(config, corpus, start, mesh=mesh)
+        return execute(config, folder, task, resume=resume, console=console, mesh=mesh)
 
 
-def build_task(config: PretrainConfig, corpus: Corpus, *, mesh: Mesh | None = None) -> Task:
-    """A new model, the rows of the corpus, the objective and the held-out bound."""
+def continued(config: PretrainConfig, start: SavedModel, cache: Path) -> PretrainConfig:
+    """The configuration with the shape and the tokenizer of the model that is started from.
+
+    Raises:
+        ValueError: its rows are longer than the model's context, or it names another tokenizer.
+    """
+    if config.corpus.tokenizer is not None:
+        raise ValueError(
+            f"the tokenizer is that of {start.folder}, which the run starts from: leave corpus.tokenizer out, "
+            f"got {config.corpus.tokenizer}"
+        )
+    kept = start.tokenizer
+    content = "\0".join((kept.fingerprint, kept.chat_template or "", *kept.end_texts))
+    tokenizer = cache / "tokenizers" / hashlib.sha256(content.encode()).hexdigest()[:12]
+    if not tokenizer.exists():  # the corpus is prepared anew when its files change
+        with atomic_folder(tokenizer) as partial:
+            kept.save(partial)
+    return replace(config, model=start.model_config, corpus=replace(config.corpus, tokenizer=str(tokenizer)))
+
+
+def build_task(
+    config: PretrainConfig, corpus: Corpus, start: SavedModel | None = None, *, mesh: Mesh | None = None
+) -> Task:
+    """A new model or that of `start`, the rows of the corpus, the objective and the held-out bound."""
     with torch.device("meta"):
         model = Transformer(config.model)
+    identity = [shards.identity for shards, _ in corpus.train]
     pad, mask_id = corpus.tokenizer.specials.pad, corpus.tokenizer.specials.mask
     sources = [
         (PackedRows(shards, config.packing, seed=config.seed, pad=pad), weight) for shards, weight in corpus.train
@@ -100,10 +140,10 @@ def build_task(config: PretrainConfig, corpus: Corpus, *, mesh: Mesh | None = No
     return Task(
         title="pre-training",
         model=model,
-        values=lambda name, shape: initial_values(config.model, name, shape, seed=config.seed),
+        values=partial(initial_values, config.model, seed=config.seed) if start is None else stored_values(start),
         tokenizer=corpus.tokenizer,
         loader=Loader(sources, seed=config.seed, readers=_readers(corpus)),
-        data_identity=[shards.identity for shards, _ in corpus.train],
+        data_identity=identity if start is None else [*identity, model_digest(start.folder)],
         row_length=config.packing.length,
         objective=build_objective(config.objective, config.noise, mask_id=mask_id, seed=config.seed),
         measure=lambda model: held_out_bound(

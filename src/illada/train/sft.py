@@ -9,9 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+import torch
 from rich.console import Console
 
-from illada.checkpoint.native import Checkpoint, find_checkpoint, load_checkpoint, load_weights
+from illada.checkpoint.huggingface.configuration import Overrides
+from illada.checkpoint.saved import SavedModel, stored_values
+from illada.checkpoint.source import model_digest, open_start
 from illada.config import fingerprint
 from illada.data.dialogues import Example
 from illada.data.example_rows import ExamplePacking, ExampleRows
@@ -21,10 +24,9 @@ from illada.data.loader import Loader
 from illada.data.packing import PackedRows, PackingConfig, RowSource
 from illada.distributed.mesh import Mesh
 from illada.distributed.processes import joined
-from illada.durable import sha256
 from illada.evaluate.response import response_bound
 from illada.model.transformer import Transformer
-from illada.train.objective import build_objective, check_objective
+from illada.train.objective import attention_for, build_objective, check_objective
 from illada.train.run import Outcome, RunConfig, Task, check_folder, execute
 
 Rows = Literal["stream", "examples"]
@@ -66,6 +68,7 @@ def run(
     *,
     start: Path,
     cache: Path,
+    overrides: Overrides | None = None,
     resume: bool = False,
     console: Console | None = None,
 ) -> Outcome:
@@ -74,8 +77,9 @@ def run(
     Args:
         config: the whole run; on resume it must be the one the run began with.
         folder: the run folder.
-        start: a checkpoint or a run folder, whose newest checkpoint is taken.
+        start: what `illada.checkpoint.source.find_model` takes: a run, a checkpoint, a published folder, an id.
         cache: where encoded instructions are kept and found again.
+        overrides: what to assume where a published folder is silent.
         resume: continue from the newest checkpoint in `folder`, or begin if there is none yet.
         console: where progress is shown; None: nowhere.
 
@@ -91,19 +95,23 @@ def run(
         resume = resume or processes.restarted
         check_folder(folder, resume=resume)
         mesh = Mesh(config.mesh, processes=processes, device=processes.device(config.device))
-        config, task = processes.in_turn(lambda: prepare_task(config, start=start, cache=cache, console=console))
+        config, task = processes.in_turn(
+            lambda: prepare_task(config, start=start, cache=cache, overrides=overrides or Overrides(), console=console)
+        )
         return execute(config, folder, task, resume=resume, console=console, mesh=mesh)
 
 
-def prepare_task(config: SftConfig, *, start: Path, cache: Path, console: Console) -> tuple[SftConfig, Task]:
+def prepare_task(
+    config: SftConfig, *, start: Path, cache: Path, overrides: Overrides, console: Console
+) -> tuple[SftConfig, Task]:
     """The configuration with its number of steps, and what it trains: the model in `start`, on encoded dialogues.
 
     Raises:
         FileNotFoundError: the checkpoint or a file of dialogues does not exist.
-        ValueError: rows longer than the model's context, a broken line, or no template.
+        ValueError: rows longer than the model's context, an objective that its attention does not allow, a broken line,
+            or no template.
     """
-    checkpoint = find_checkpoint(start)
-    saved = load_checkpoint(checkpoint)
+    saved = open_start(start, overrides, attention=attention_for(config.objective))
     check_objective(config.objective, saved.model_config.attention)
     if config.length > (limit := saved.model_config.max_length):
         raise ValueError(f"rows of {config.length} tokens exceed the model's context of {limit}: shorten the rows")
@@ -118,8 +126,8 @@ def prepare_task(config: SftConfig, *, start: Path, cache: Path, console: Consol
             report(f"{file}: {rows.left_out:,} dialogues are longer than {config.length} tokens and left out")
     if config.epochs is not None:
         config = replace(config, loop=replace(config.loop, steps=steps_of(config, sources)))
-    identity = [fingerprint(config.instructions), corpus.folder.name, sha256(checkpoint / "manifest.json")]
-    return config, _build_task(config, saved, corpus, sources, identity, source=str(checkpoint))
+    identity = [fingerprint(config.instructions), corpus.folder.name, model_digest(saved.folder)]
+    return config, _build_task(config, saved, corpus, sources, identity)
 
 
 def row_sources(config: SftConfig, corpus: InstructionCorpus, *, pad: int, eos: int) -> list[tuple[RowSource, float]]:
@@ -157,20 +165,19 @@ def held_out_examples(instructions: InstructionSet, count: int, *, longest: int)
 
 def _build_task(
     config: SftConfig,
-    saved: Checkpoint,
+    saved: SavedModel,
     corpus: InstructionCorpus,
     sources: list[tuple[RowSource, float]],
     identity: list[str],
-    *,
-    source: str,
 ) -> Task:
-    model = Transformer(saved.model_config)
-    load_weights(model, saved.weights, source=source)
+    with torch.device("meta"):
+        model = Transformer(saved.model_config)
     mask_id = saved.tokenizer.specials.mask
     examples = held_out_examples(corpus.held_out, config.held_out_examples, longest=config.length)
     return Task(
         title="fine-tuning",
         model=model,
+        values=stored_values(saved),
         tokenizer=saved.tokenizer,
         loader=Loader(sources, seed=config.seed),
         data_identity=identity,

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import tee
 from pathlib import Path
 
 from illada.evaluate.task import HubData, Question, Row, Shot, Task, Verdict, WrittenTask
@@ -112,8 +113,8 @@ class ChoiceMMLUPro(MMLUPro):
         Raises:
             ValueError: examples are asked for.
         """
-        kept = list(rows)
-        for row, question in zip(kept, super().questions(iter(kept), folder, shots), strict=True):
+        kept, asked = tee(rows)
+        for row, question in zip(kept, super().questions(asked, folder, shots), strict=True):
             ask = _lettered(row["question"], row["options"])
             candidates = tuple(f" {letter}" for letter in LETTERS[: len(row["options"])])
             yield replace(question, ask=ask, candidates=candidates)
@@ -157,7 +158,10 @@ def _read_examples(file: Path) -> dict[str, tuple[Shot, ...]]:
     """By subject, from chain-of-thought prompts: question, options in one line, thoughts, letter."""
     if not file.is_file():
         raise FileNotFoundError(f"no such file: {file}")
-    prompts = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        prompts = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid JSON: {error}") from None
     return {
         subject: tuple(
             Shot(ask=_lettered(match["question"], _split(match["options"])), answer=f" {match['letter']}")

@@ -1,22 +1,22 @@
 """The checkable skills as tasks: with a written answer, and as a choice among answers that look alike."""
 
-import re
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from illada.data.skills.problem import LEVELS, Problem, Skill
-from illada.data.skills.registry import SKILLS, Split, items, named_skill
+from illada.data.skills.problem import LEVELS, Draws, Problem, Skill
+from illada.data.skills.registry import Split, items, named_skill
 from illada.evaluate.task import HubData, Kind, Question, Row, Verdict
+from illada.evaluate.tasks.distractors import DRAWS, distractors
 from illada.seeding import Stream
 
 COUNT = 200
 """Problems of each skill, if nobody says otherwise."""
 CANDIDATES = 4
-_DRAWS = 64
+_OTHERS = 64
+"""Right answers to so many first problems are what words of wrong ones are taken from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +76,7 @@ class SkillTask:
 
 @dataclass(frozen=True, kw_only=True)
 class SkillChoice:
-    """The same as choices: the right answer among three wrong ones that look like it.
-
-    They are the right answer with two words exchanged or one replaced; for a number, other numbers of the prompt and
-    its neighbours; and failing that, answers to other problems.
-    """
+    """The same as choices: the right answer among three that look like it (`illada.evaluate.tasks.distractors`)."""
 
     written: SkillTask
 
@@ -113,55 +109,21 @@ class SkillChoice:
         Raises:
             ValueError: examples are asked for; there are none.
         """
-        known = list(rows)
-        others = [str(row["response"]) for row in known]
-        for row, question in zip(known, self.written.questions(iter(known), folder, shots), strict=True):
-            problem = Problem(key=row["key"], prompt=row["prompt"], response=row["response"])
-            order = Stream(self.written.seed, f"skills/choice/{self.written.skill}")
-            skill = named_skill(self.written.skill)
-            candidates, gold = _candidates(problem, skill, others, order, int(row["number"]))
-            yield Question(
-                id=question.id,
-                ask=question.ask,
-                group=question.group,
-                reference=problem.response,
-                candidates=candidates,
-                gold=gold,
-            )
+        one = self.written
+        known = items(one.skill, one.split, _OTHERS, seed=one.seed, levels=one.levels)
+        others = [item.problem.response for item in known]
+        stream = Stream(one.seed, f"skills/choice/{one.split}/{one.skill}")
+        for question in one.questions(rows, folder, shots):
+            yield self._with_candidates(question, others, stream)
 
-
-def _candidates(
-    problem: Problem, skill: Skill, others: list[str], stream: Stream, number: int
-) -> tuple[tuple[str, ...], int]:
-    """Four answers in random order, and the place of the right one."""
-    draws = iter(stream.uniform64(torch.tensor(number), 4 * _DRAWS).tolist())
-    spoilt = (_spoilt(problem.response, next(draws), next(draws), next(draws)) for _ in range(_DRAWS))
-    pool = dict.fromkeys((*spoilt, *_numbers_near(problem), *others))
-    wrong = list(islice((text for text in pool if not skill.check(problem, text)), CANDIDATES - 1))
-    place = int(next(draws) * (len(wrong) + 1))
-    return (*wrong[:place], problem.response, *wrong[place:]), place
-
-
-def _numbers_near(problem: Problem) -> list[str]:
-    """For an answer that is a number: the other numbers of the prompt, then its neighbours."""
-    if not problem.response.isdecimal():
-        return []
-    value = int(problem.response)
-    near = [value + step for step in (1, -1, 10, -10, 2)]
-    return [*re.findall(r"\d+", problem.prompt), *(str(number) for number in near if number >= 0)]
-
-
-def _spoilt(text: str, kind: float, where: float, other: float) -> str:
-    """The text with two neighbouring words exchanged, or one word replaced by another of its words."""
-    words = text.split(" ")
-    first = int(where * len(words))
-    second = int(other * len(words)) if kind < 0.5 else min(first + 1, len(words) - 1)
-    changed = list(words)
-    if kind < 0.5:
-        changed[first] = words[second]
-    else:
-        changed[first], changed[second] = words[second], words[first]
-    return " ".join(changed)
+    def _with_candidates(self, question: Question, others: Sequence[str], stream: Stream) -> Question:
+        """The right answer at a random place among the wrong ones; a function of the question's number alone."""
+        draws = Draws(iter(stream.uniform64(torch.tensor(int(question.id)), DRAWS).tolist()))
+        problem = Problem(key="", prompt=question.ask, response=question.reference)
+        skill = named_skill(self.written.skill)
+        wrong = distractors(problem, skill, others=others, draws=draws, count=CANDIDATES - 1)
+        gold = draws.below(CANDIDATES)
+        return replace(question, candidates=(*wrong[:gold], question.reference, *wrong[gold:]), gold=gold)
 
 
 def skill_tasks(skills: tuple[Skill, ...], *, count: int = COUNT, levels: tuple[int, ...] = LEVELS) -> list[SkillTask]:
@@ -169,5 +131,8 @@ def skill_tasks(skills: tuple[Skill, ...], *, count: int = COUNT, levels: tuple[
     return [SkillTask(skill=skill.name, count=count, levels=levels) for skill in skills]
 
 
-SKILL_TASKS = {name: SkillTask(skill=name) for name in SKILLS}
-"""Every skill by its name."""
+def skill_choices(
+    skills: tuple[Skill, ...], *, count: int = COUNT, levels: tuple[int, ...] = LEVELS
+) -> list[SkillChoice]:
+    """A choice for each of these skills."""
+    return [SkillChoice(written=task) for task in skill_tasks(skills, count=count, levels=levels)]
