@@ -5,10 +5,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from illada.checkpoint import stored
 from illada.checkpoint.pieces import (
     Index,
     IndexEntry,
     Piece,
+    open_tensors,
     read_blocks,
     read_index,
     read_tensors,
@@ -50,6 +52,18 @@ def test_pieces_come_together(folder):
         assert tensors[name].dtype == expected.dtype
         assert torch.equal(tensors[name], expected)
     assert read_tensors(folder, "optimizer") == {}
+
+
+def test_tensors_that_are_left_on_the_disk_are_read_by_rows(folder, monkeypatch):
+    tensors = open_tensors(folder, "model")
+    for name, expected in {"matrix": TENSOR, "vector": VECTOR, "number": SCALAR}.items():
+        assert tensors[name].shape == tuple(expected.shape)
+        assert torch.equal(tensors[name].read(), expected)
+    monkeypatch.setattr(stored, "_PIECE", 3 * 6 * 4)
+    pieces = list(tensors["matrix"].pieces())
+    assert pieces == [(0, 3), (3, 6), (6, 9), (9, 10)]
+    for start, stop in pieces:
+        assert torch.equal(tensors["matrix"].rows(start, stop), TENSOR[start:stop])
 
 
 def test_any_block_can_be_read(folder):

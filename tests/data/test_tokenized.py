@@ -151,10 +151,12 @@ def test_a_run_begins_without_reading_a_corpus_through(shards, tmp_path, monkeyp
             source = f"tokens:memory://{count}"
             corpus = prepared(shards, tmp_path / "cache", source, apart=(f"tokens:{shards}/valid",))
             rows = PackedRows(corpus.train[0][0], PackingConfig(length=32), seed=1, pad=0)
-            Loader([(rows, 1.0)], seed=1).next(2, rank=1, world=2)
+            loader = Loader([(rows, 1.0)], seed=1)
+            loader.next(2, rank=1, world=2)
+            loader._background.shutdown()  # one row and the next, which is read ahead
             read[count] = sum(answered)
     assert len(corpus.train[0][0]) > 1_000_000
-    assert read[60] <= read[2] + 2 * 8, "the second file's end may be looked at"
+    assert read[60] < read[2] + 200, "the rows may lie in files of their own, whose ends are looked at"
     assert read[2] < 1500
     MemoryFileSystem.store.clear()
 

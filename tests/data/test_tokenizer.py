@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from illada.data.tokenizer import DEFAULT_TEXTS, SpecialTokens, Tokenizer
+from illada.data.tokenizer import SpecialTokens, Tokenizer
+from illada.data.tokenizer_files import DEFAULT_TEXTS
 
 TEXTS = [
     "def first(items):\n    return items[0]\n\n\ndef last(items):\n    return items[-1]\n",

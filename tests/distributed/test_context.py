@@ -65,6 +65,29 @@ def test_a_model_gives_the_states_of_its_share():
     torch.testing.assert_close(model(tokens, SEGMENTS), expected[:, 4:])
 
 
+def test_the_states_of_a_shifted_model_come_from_the_process_before():
+    config = ModelConfig(
+        vocab_size=30, hidden_size=16, layers=1, heads=2, kv_heads=1, ffn_size=24, max_length=8, shifted=True
+    )
+    model = Transformer(config)
+    initialize(model, seed=0)
+    tokens = torch.randint(0, 30, SEGMENTS.shape, generator=torch.Generator().manual_seed(0))
+    expected = model(tokens, SEGMENTS)
+    sent = []
+
+    def keep(states):  # keys and values, and behind the last norm the states of the whole row
+        sent.append(states)
+        return states
+
+    model.share = Share(number=0, count=1, gather=keep)
+    assert torch.equal(model(tokens, SEGMENTS), expected)
+    assert len(sent) == config.layers + 1
+    for number in (0, 1):
+        answers = iter(sent)
+        model.share = Share(number=number, count=2, gather=lambda states, answers=answers: next(answers))
+        torch.testing.assert_close(model(tokens, SEGMENTS), expected[:, 4 * number : 4 * number + 4])
+
+
 def test_a_causal_model_is_refused():
     model = Transformer(ModelConfig(attention="causal"))
     with pytest.raises(ValueError, match=r"mesh\.context divides rows that are seen in both directions"):

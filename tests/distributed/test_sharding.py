@@ -13,8 +13,15 @@ import torch
 PROGRAMS = Path(__file__).parent / "programs"
 
 # replicate, shard, context, tensor, rows of a micro-batch, what is kept between them: of 16 rows a step
-ALONE = ["1,1,1,1,16,whole", "1,1,1,1,16,whole,answers"]
-TWO = ["1,2,1,1,2,whole,answers", "1,2,1,1,8,whole", "2,1,1,1,2,whole", "1,1,1,2,8,whole", "1,1,2,1,16,whole"]
+ALONE = {kind: f"1,1,1,1,16,whole,{kind}" for kind in ("text", "answers", "shifted")}
+TWO = [
+    "1,2,1,1,2,whole,answers",
+    "1,2,1,1,8,whole",
+    "2,1,1,1,2,whole",
+    "1,1,1,2,8,whole",
+    "1,1,2,1,16,whole",
+    "1,1,2,1,8,whole,shifted",
+]
 FOUR = ["2,2,1,1,1,sharded", "1,2,1,2,4,whole", "1,1,2,2,8,whole"]
 
 
@@ -29,10 +36,10 @@ def every_mesh(size):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Losses and weights of one process, whole batches, on text and on answers."""
+    """Losses and weights of one process, whole batches, by what it trains on."""
     out = tmp_path_factory.mktemp("alone")
-    runpy.run_path(str(PROGRAMS / "equality.py"))["main"](out, ALONE)
-    return [safetensors.torch.load_file(out / f"{mesh}.safetensors") for mesh in ALONE]
+    runpy.run_path(str(PROGRAMS / "equality.py"))["main"](out, ALONE.values())
+    return {kind: safetensors.torch.load_file(out / f"{mesh}.safetensors") for kind, mesh in ALONE.items()}
 
 
 def compare(size, meshes, alone, job, finish, out):
@@ -40,7 +47,7 @@ def compare(size, meshes, alone, job, finish, out):
     assert codes == [0] * size, (out / "logs" / "0").read_text()
     for mesh in meshes:
         got = safetensors.torch.load_file(out / f"{mesh}.safetensors")
-        reference = alone[mesh.endswith("answers")]
+        reference = alone[(mesh.split(",")[6:] or ["text"])[0]]
         assert got.keys() == reference.keys()
         assert len(got["losses"]) == 20
         for name, expected in reference.items():

@@ -1,9 +1,10 @@
 """Train the same run on every mesh that is asked for, and write what it came to: losses and weights.
 
-equality.py OUT MESH...   MESH: replicate,shard,context,tensor,rows of a micro-batch,whole|sharded[,answers]
+equality.py OUT MESH...   MESH: replicate,shard,context,tensor,rows of a micro-batch,whole|sharded[,answers|shifted]
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +64,18 @@ class Answers:
 
 SOURCES = {
     "text": lambda: PackedRows(Stream(), PACKING, seed=0, pad=0),
+    "shifted": lambda: PackedRows(Stream(), PACKING, seed=0, pad=0),
     "answers": Answers,
 }
-NOISE = {"text": NoiseConfig(), "answers": NoiseConfig(maskable="response", always_mask_end=True, normaliser="masked")}
+NOISE = {
+    "text": NoiseConfig(),
+    "shifted": NoiseConfig(),
+    "answers": NoiseConfig(maskable="response", always_mask_end=True, normaliser="masked"),
+}
+    "text": NoiseConfig(),
+    "shifted": NoiseConfig(),
+    "answers": NoiseConfig(maskable="response", always_mask_end=True, normaliser="masked"),
+}
 PACKING = PackingConfig(length=24, split_probability=0.5, random_length_probability=0.2)
 
 
@@ -84,8 +94,9 @@ class Losses:
 def train(processes, sizes, micro_batch_size, accumulation="whole", kind="text", *, steps=STEPS):
     device = torch.device("cpu")
     mesh = Mesh(MeshConfig(**sizes), processes=processes, device=device)
+    config = replace(MODEL, shifted=kind == "shifted")
     with torch.device("meta"):
-        model = Transformer(MODEL)
+        model = Transformer(config)
     loop = LoopConfig(
         steps=steps,
         batch_size=ROWS,
@@ -96,7 +107,7 @@ def train(processes, sizes, micro_batch_size, accumulation="whole", kind="text",
     )
     several = loop.micro_batches(mesh.data_size) > 1
     distribute(model, mesh, Layout(keep_gathered=several and accumulation == "whole"))
-    fill(model, lambda name, shape: initial_values(MODEL, name, shape, seed=0))
+    fill(model, lambda name, shape: initial_values(config, name, shape, seed=0))
     state = TrainState(
         model=model,
         optimizer=build_optimizer(model, AdamWConfig()),
