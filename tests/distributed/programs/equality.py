@@ -72,10 +72,6 @@ NOISE = {
     "shifted": NoiseConfig(),
     "answers": NoiseConfig(maskable="response", always_mask_end=True, normaliser="masked"),
 }
-    "text": NoiseConfig(),
-    "shifted": NoiseConfig(),
-    "answers": NoiseConfig(maskable="response", always_mask_end=True, normaliser="masked"),
-}
 PACKING = PackingConfig(length=24, split_probability=0.5, random_length_probability=0.2)
 
 
