@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test slow check bench docs clean
 
 demo: $(VENV)/.library
 	$(BIN)/illada demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
+
+slow: $(VENV)/.dev
+	ILLADA_SLOW=1 $(BIN)/python -m pytest -m slow
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
