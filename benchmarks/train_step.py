@@ -315,8 +315,9 @@ def step_memory(settings: Settings, vocab_size: int, chunk_logits: int | None) -
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     device = choose_device(settings.device)
     contender = contenders_at(vocab_size, settings)[chunk_logits]  # the other ones' weights go with this line
-    # one tiny step: the moments come into being, and the buffers that libraries keep
-    contender.step(corrupted_batch(replace(settings, rows=1, length=8), vocab_size, 0, device=device))
+    # one tiny step: the moments come into being, and the buffers that libraries keep; what is compiled is for a shape
+    first = settings if settings.compile else replace(settings, rows=1, length=8)
+    contender.step(corrupted_batch(first, vocab_size, 0, device=device))
     batches = [corrupted_batch(settings, vocab_size, number, device=device) for number in (1, 2)]
     measured = peak_bytes(lambda: [contender.step(batch) for batch in batches], device)
     if measured is None:
