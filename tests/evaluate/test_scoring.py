@@ -258,6 +258,22 @@ def test_candidates_of_one_question_share_the_row_of_masks(model):
     assert counted(model, letters) == [1]
 
 
+def test_equal_rows_are_shared_where_there_is_no_room_for_another(model):
+    letters = [Candidate(prompt=(5, 6, 7), target=(token,)) for token in (8, 9, 10, 11)]
+    others = [Candidate(prompt=(6, 6, 7), target=(token,)) for token in (8, 9, 10, 11)]
+    assert counted(model, letters + others, positions_per_forward=letters[0].length) == [1, 1]
+
+
+def test_rows_of_other_lengths_share_a_forward_while_little_is_padding(model):
+    texts = [Candidate(prompt=(5,) * length, target=(8,)) for length in (3, 3, 4, 9)]
+    # with two rows of 4 tokens, one of 5 takes 2 positions of padding: a sixteenth of 32
+    assert counted(
+        model,
+        [replace(text, prompt=(number, *text.prompt[1:])) for number, text in enumerate(texts)],
+        positions_per_forward=32,
+    ) == [3, 1]
+
+
 def test_what_is_equal_after_some_reveals_is_shared_too(model):
     twins = [TEXTS[0], TEXTS[0]]
     assert counted(model, twins) == [1] * 4

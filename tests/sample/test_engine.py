@@ -100,6 +100,26 @@ def test_every_request_of_a_crowd_gets_what_it_gets_alone(model, limits):
     assert any(filled.cut is not None for filled in together)
 
 
+def test_rows_without_guidance_take_no_part_in_the_forward_without_prompts(model):
+    plain = SamplingParams(length=4, block_length=4, steps=1)
+    requests = [
+        writing_request(
+            Prompt(tokens=(4, 5, 6), seed=0),
+            replace(plain, guidance=guidance),
+            config=model.config,
+            stopping=stopping(),
+        )
+        for guidance in (0.0, 1.5, 0.0)
+    ]
+    widths = []
+    hook = model.blocks[0].register_forward_pre_hook(lambda module, arguments: widths.append(arguments[0].shape[1]))
+    try:
+        run(Engine(model, mask_id=MASK), requests)
+    finally:
+        hook.remove()
+    assert widths == [3 * 7, 7]
+
+
 def test_a_causal_crowd_gets_what_each_gets_alone():
     model = new_model("causal")
     requests = []

@@ -4,8 +4,8 @@
 
 A rule scores one candidate. It yields a `Look` for every set of rows that it can ask for without knowing the result of
 another, and is sent what was seen. Rows of all candidates at work share forwards up to a number of positions, the
-shortest first, so that little of a forward is padding. Equal rows are computed once: at the first step the candidates
-of one question often are the same row of masks.
+shortest first, and rows of other lengths only while little of the forward is padding. Equal rows are computed once: at
+the first step the candidates of one question often are the same row of masks.
 """
 
 from collections import deque
@@ -15,13 +15,14 @@ from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from illada.model.transformer import Transformer
 
 PADDING = -1
+PADDING_SHARE = 1 / 16
+"""Of the positions that a forward may have: more padding costs more than another forward does."""
 LOGITS_AT_A_TIME = 1 << 24
 """64 MiB in fp32."""
 
@@ -179,9 +180,10 @@ class Forwards:
             if unconditional is not None:
                 base = self.model.logits(unconditional[part]).float()
                 logits = base + (self.guidance + 1) * (logits - base)
-            own = -F.cross_entropy(logits, targets[part], reduction="none")
+            total = logits.logsumexp(dim=-1)
+            own = logits.gather(1, targets[part, None])[:, 0]
             top, best = logits.max(dim=-1)
-            parts.append((own, top - logits.logsumexp(dim=-1), best == targets[part]))
+            parts.append((own - total, top - total, best == targets[part]))
         own, top, best = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
         return own, top, best
 
@@ -289,22 +291,33 @@ class _Batch(Generic[T]):
         self._asked: list[tuple[_Job[T], int, int, int]] = []
         """(who, row of the look, place among the rows, place of the unconditional row or -1)"""
         self._longest = 0
+        self._filled = 0
+        """Positions that are not padding."""
 
     def takes(self, job: _Job[T]) -> bool:
-        """Is there room for one more row as long as this job's?"""
-        longest = max(self._longest, job.candidate.length)
-        return not self.rows or (len(self.rows) + (2 if self.guided else 1)) * longest <= self.limit
+        """Is the job's next row here already, or is there room for one as long?"""
+        if not self.rows:
+            return True
+        length, more = job.candidate.length, 2 if self.guided else 1
+        positions = (len(self.rows) + more) * max(self._longest, length)
+        padding = positions - self._filled - more * length
+        if positions <= self.limit and padding <= PADDING_SHARE * self.limit:
+            return True
+        return all(row.tobytes() in self._places for row in self._next_rows(job))
+
+    def _next_rows(self, job: _Job[T]) -> list[NDArray[np.int64]]:
+        """The row that the job asks for next, and the unconditional one in front of it where there is guidance."""
+        job.begin()
+        row = job.row(job.asked, self.mask_id)
+        return [job.unconditional(row, self.mask_id), row] if self.guided else [row]
 
     def add(self, job: _Job[T]) -> None:
         """Take as many of the job's rows as there is room for, at least one."""
         self.jobs.append(job)
         job.begin()
         while job.left() and self.takes(job):
-            number = job.asked
-            row = job.row(number, self.mask_id)
-            other = self._place(job.unconditional(row, self.mask_id)) if self.guided else -1
-            self._asked.append((job, number, self._place(row), other))
-            self._longest = max(self._longest, len(row))
+            places = [self._place(row) for row in self._next_rows(job)]
+            self._asked.append((job, job.asked, places[-1], places[0] if self.guided else -1))
             job.asked += 1
 
     def pairs(self) -> _Pairs:
@@ -328,4 +341,6 @@ class _Batch(Generic[T]):
         if key not in self._places:
             self._places[key] = len(self.rows)
             self.rows.append(row)
+            self._filled += len(row)
+            self._longest = max(self._longest, len(row))
         return self._places[key]

@@ -59,9 +59,10 @@ class Read:
 
     model: Transformer
     hidden: Float[Tensor, "selected hidden"]
-    unconditional: Float[Tensor, "selected hidden"] | None
     order: Int[Tensor, "rows places"]
     """Which of the selected a position is, if it is."""
+    unconditional: "Read | None"
+    """The same without the prompts, of the guided rows alone; None where there are none."""
     lag: int
     """A hidden state says something of the token so many places behind it; the first of a row also of its own."""
 
@@ -72,7 +73,7 @@ class Read:
         which = self.order[row, (position - self.lag).clamp(min=0)]
         logits = self.model.logits(self.hidden[which]).float()
         if guidance and self.unconditional is not None:
-            without = self.model.logits(self.unconditional[which]).float()
+            without = self.unconditional.logits(row, position, guidance=0.0)
             logits = without + (guidance + 1) * (logits - without)
         return logits
 
@@ -128,31 +129,62 @@ def forward(
     Returns:
         How hidden states are looked up, and how many positions each row took.
     """
-    slot, position = wanted.nonzero(as_tuple=True)
     counts = wanted.sum(1).tolist()
-    selection = Selection(
-        slot=slot,
-        position=position,
-        slots=turn,
-        counts=[counts[slot] for slot in turn],
-        lengths=[jobs[slot].place(jobs[slot].hole_start) if table.causal else jobs[slot].sight for slot in turn],
-        causal=table.causal,
-    )
-    tokens = table.tokens[slot, position]
+    selection = _selection(table, jobs, wanted, counts, slots=turn)
+    tokens = table.tokens[selection.slot, selection.position]
     watch = _watch(table, groups, columns, wanted=wanted, selection=selection, mask_id=mask_id)
     hidden = model.recompute(tokens, table.cache, selection, watch)
-    unconditional = None
-    if table.unconditional is not None:
-        # unguided rows come along: they are rarely beside guided ones
-        hidden_tokens = tokens.masked_fill(table.prompt[slot, position], mask_id)
-        unconditional = model.recompute(hidden_tokens, table.unconditional, selection)
-        counts = [count * (2 if job.request.params.guidance else 1) for count, job in zip(counts, jobs, strict=True)]
+    unconditional, guided = None, [slot for slot in turn if jobs[slot].request.params.guidance]
+    if guided:
+        unconditional = _unconditional(model, table, jobs, wanted, counts, guided=guided, mask_id=mask_id)
+        counts = [2 * count if slot in guided else count for slot, count in enumerate(counts)]
     if watch is not None:
-        wanted, counts = watch.wanted, watch.work.div(model.config.layers, rounding_mode="floor").tolist()
-    table.computed[slot, position] = True
-    order = wanted.flatten().cumsum(0).view_as(wanted) - 1
-    read = Read(model=model, hidden=hidden, unconditional=unconditional, order=order, lag=table.lag)
-    return read, counts
+        wanted = watch.wanted
+        watched = watch.work.div(model.config.layers, rounding_mode="floor").tolist()
+        # guided rows are not watched, but come beside those that are
+        counts = [count if slot in guided else watched[slot] for slot, count in enumerate(counts)]
+    table.computed[selection.slot, selection.position] = True
+    return _read(model, table, hidden, wanted, unconditional=unconditional), counts
+
+
+def _unconditional(
+    model: Transformer,
+    table: Table,
+    jobs: Sequence[Job],
+    wanted: Places,
+    counts: Sequence[int],
+    *,
+    guided: Sequence[int],
+    mask_id: int,
+) -> Read:
+    """The forward of the guided rows without their prompts."""
+    assert table.unconditional is not None
+    theirs = torch.zeros_like(wanted)
+    theirs[guided] = wanted[guided]
+    selection = _selection(table, jobs, theirs, counts, slots=guided)
+    where = (selection.slot, selection.position)
+    tokens = table.tokens[where].masked_fill(table.prompt[where], mask_id)
+    return _read(model, table, model.recompute(tokens, table.unconditional, selection), theirs, unconditional=None)
+
+
+def _selection(
+    table: Table, jobs: Sequence[Job], wanted: Places, counts: Sequence[int], *, slots: Sequence[int]
+) -> Selection:
+    """What is wanted of the rows in some slots, all that is."""
+    slot, position = wanted.nonzero(as_tuple=True)
+    return Selection(
+        slot=slot,
+        position=position,
+        slots=slots,
+        counts=[counts[slot] for slot in slots],
+        lengths=[jobs[slot].place(jobs[slot].hole_start) if table.causal else jobs[slot].sight for slot in slots],
+        causal=table.causal,
+    )
+
+
+def _read(model: Transformer, table: Table, hidden: Tensor, computed: Places, *, unconditional: Read | None) -> Read:
+    order = computed.flatten().cumsum(0).view_as(computed) - 1
+    return Read(model=model, hidden=hidden, order=order, unconditional=unconditional, lag=table.lag)
 
 
 def _watch(
