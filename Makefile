@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# beside the environment with transformers 5, one with transformers 4
+OLD := $(VENV)/transformers4
 
-.PHONY: demo test slow check bench docs clean
+.PHONY: demo test slow test-matrix check bench docs clean
 
 demo: $(VENV)/.library
 	$(BIN)/illada demo
@@ -15,6 +17,10 @@ test: $(VENV)/.dev
 
 slow: $(VENV)/.dev
 	ILLADA_SLOW=1 $(BIN)/python -m pytest -m slow
+
+test-matrix: $(VENV)/.dev $(OLD)/.test
+	$(BIN)/python -m pytest -q tests/transformers
+	$(OLD)/bin/python -m pytest -q tests/transformers
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -49,4 +55,14 @@ $(VENV)/.dev: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.docs: $(VENV)/.created pyproject.toml constraints.txt
 	$(PIP) install --quiet --constraint constraints.txt --group docs
+	touch $@
+
+# what the second file pins, the first need not
+$(OLD)/.test: $(VENV)/.created pyproject.toml constraints.txt constraints-transformers4.txt
+	$(PYTHON) -m venv $(OLD)
+	awk -F== 'NR == FNR {other[$$1]; print; next} !($$1 in other)' constraints-transformers4.txt constraints.txt \
+		> $(OLD)/constraints.txt
+	$(OLD)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(OLD)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(OLD)/constraints.txt \
+		--editable ".[transformers]" accelerate beartype pytest pytest-timeout
 	touch $@

@@ -2,8 +2,8 @@
 
 python benchmarks/load_8b.py --out benchmarks/results/load_8b_cpu2_202611.json
 
-The folder (15.2 GB of shards in bf16, in the layout of iLLaDA) is made in a temporary place and removed afterwards; a
-process that has done nothing else then loads it and runs one forward.
+The folder (15.2 GB of shards in bf16, in the layout of iLLaDA) is made in a temporary place and removed afterwards;
+processes that have done nothing else load it and run one forward: as it is, and with its matrices in 8 and 4 bits.
 """
 
 import shutil
@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import tyro
@@ -26,6 +26,7 @@ from illada.checkpoint.saved import SavedModel, build, parameter_shapes
 from illada.checkpoint.stored import StoredTensor
 from illada.data.tokenizer import Tokenizer
 from illada.model.config import named_size
+from illada.model.quantized import Bits
 
 CPU = torch.device("cpu")
 GIB = 2**30
@@ -40,6 +41,8 @@ class Settings:
     layers: int | None = None
     length: int = 64
     """Tokens of the forward."""
+    quantize: tuple[Bits, ...] = get_args(Bits)
+    """In how few bits it is loaded too."""
     shard_bytes: int = 2_000_000_000
     scratch: Path | None = None
     """Where the folder is made; by default where temporary files are."""
@@ -65,13 +68,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=settings.scratch) as scratch:
         folder = Path(scratch) / "model"
         weights = make(settings, folder)
-        measured = in_fresh_process(partial(measure, folder, settings.length, settings.threads))
+        measured, *few = (
+            in_fresh_process(partial(measure, folder, settings.length, settings.threads, bits))
+            for bits in (None, *settings.quantize)
+        )
     measured |= {"weights_bytes": weights, "over_weights_bytes": measured["peak_bytes"] - weights}
-    show(measured)
+    quantised = dict(zip(settings.quantize, few, strict=True))
+    show(measured, quantised)
     shown = {"size": settings.size, "length": settings.length, "shard_bytes": settings.shard_bytes, "dtype": "bf16"}
     if settings.layers is not None:
         shown["layers"] = settings.layers
-    publish(describe_run("load_8b", CPU, shown) | {"measured": measured}, settings.out)
+    publish(describe_run("load_8b", CPU, shown) | {"measured": measured, "quantised": quantised}, settings.out)
 
 
 def make(settings: Settings, folder: Path) -> int:
@@ -95,14 +102,14 @@ def make(settings: Settings, folder: Path) -> int:
     return weights
 
 
-def measure(folder: Path, length: int, threads: int) -> dict[str, Any]:
+def measure(folder: Path, length: int, threads: int, bits: Bits | None) -> dict[str, Any]:
     """Load and run one forward in this process; the peak is that of the whole process, torch itself included."""
     torch.set_num_threads(threads)
     model = None
 
     def load() -> None:
         nonlocal model
-        model = build(open_published(folder), device=CPU, dtype=torch.bfloat16)
+        model = build(open_published(folder), device=CPU, dtype=torch.bfloat16, quantize=bits)
 
     def forward() -> None:
         assert model is not None
@@ -124,13 +131,14 @@ def measure(folder: Path, length: int, threads: int) -> dict[str, Any]:
     }
 
 
-def show(measured: dict[str, Any]) -> None:
+def show(measured: dict[str, Any], quantised: dict[str, dict[str, Any]]) -> None:
     table = Table("what", "GiB", "seconds")
-    table.add_row("weights", f"{measured['weights_bytes'] / GIB:.2f}", "")
-    for name in ("load", "forward"):
-        peak, seconds = measured[f"{name}_peak_bytes"] / GIB, measured[f"{name}_seconds"]
-        table.add_row(f"{name}: peak of the process", f"{peak:.2f}", f"{seconds:.1f}")
-    table.add_row("peak over the weights", f"{measured['over_weights_bytes'] / GIB:.2f}", "")
+    table.add_row("weights in bf16", f"{measured['weights_bytes'] / GIB:.2f}", "")
+    for held, one in {"bf16": measured, **quantised}.items():
+        for name in ("load", "forward"):
+            peak, seconds = one[f"{name}_peak_bytes"] / GIB, one[f"{name}_seconds"]
+            table.add_row(f"{held}, {name}: peak of the process", f"{peak:.2f}", f"{seconds:.1f}")
+    table.add_row("bf16, peak over the weights", f"{measured['over_weights_bytes'] / GIB:.2f}", "")
     print_card("loading a published folder", table, "the peak holds torch and the interpreter as well")
 
 

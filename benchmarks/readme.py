@@ -154,12 +154,27 @@ def canvases_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def lora_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    settings, learnt, memory = result["settings"], result["learnt"], result["memory"]
+    skill = f"{settings['skill']}, level {settings['level']}"
+    matches = ", ".join(f"{name} {one['exact_match']['share']:.0%}" for name, one in learnt.items())
+    whole = memory["all weights"]["training_bytes"]
+    parts = ", ".join(f"{name} {one['training_bytes'] / whole:.2f}" for name, one in list(memory.items())[1:])
+    before = f"{result['before']['share']:.0%} before"
+    return [
+        (f"fine-tuning `{settings['start']}` on {skill}, rank {settings['rank']}: exact match", f"{before}; {matches}"),
+        (f"memory of training `{settings['size']}`, as a part of what all weights take", parts),
+    ]
+
+
 def load_8b_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     measured = result["measured"]
     peak, over = measured["peak_bytes"] / 2**30, measured["over_weights_bytes"] / 2**30
     size, tokens = result["settings"]["size"], result["settings"]["length"]
     what = f"{size} in bf16 from a published folder: peak of loading and a forward of {tokens} tokens"
-    return [(what, f"{peak:.2f} GiB, of which {over:.2f} are not weights")]
+    rows = [(what, f"{peak:.2f} GiB, of which {over:.2f} are not weights")]
+    few = ", ".join(f"{bits} {one['peak_bytes'] / 2**30:.2f} GiB" for bits, one in result.get("quantised", {}).items())
+    return [*rows, (f"{size}, the matrices of its blocks in few bits: the same peak", few)] if few else rows
 
 
 def plan_memory_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
@@ -227,6 +242,7 @@ ROWS = {
     "frontier": frontier_rows,
     "generate": generate_rows,
     "load_8b": load_8b_rows,
+    "lora": lora_rows,
     "plan_memory": plan_memory_rows,
     "scoring": scoring_rows,
     "styles": styles_rows,

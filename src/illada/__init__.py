@@ -1,12 +1,14 @@
 """illada: masked diffusion language models, trained, sampled, scored and studied in one package.
 
-The names below are imported when they are first used, so that `import illada` itself costs nothing.
+The names below are imported when they are first used, so that `import illada` itself costs nothing. It also has our
+models known to transformers when that is imported, whichever comes first.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 from illada._version import __version__
+from illada.transformers.hook import register_when_imported
 
 if TYPE_CHECKING:
     from illada.checkpoint.export import ExportConfig, export
@@ -48,3 +50,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'illada' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)
+
+
+register_when_imported()

@@ -13,9 +13,8 @@ from typing import cast, overload
 import torch
 
 from illada.assets import BASE
+from illada.checkpoint.assembly import assemble
 from illada.checkpoint.huggingface.configuration import Overrides
-from illada.checkpoint.saved import build
-from illada.checkpoint.source import open_model
 from illada.config import merge
 from illada.data.chat import ChatTemplate, Message
 from illada.data.tokenizer import Tokenizer
@@ -23,6 +22,7 @@ from illada.evaluate.pairs import encode_pairs
 from illada.evaluate.scoring import CandidateScore, ScoringParams, score_candidates
 from illada.evaluate.shared_forwards import Candidate
 from illada.model.device import choose_device
+from illada.model.quantized import Bits
 from illada.model.transformer import Transformer
 from illada.sample.canvas import Canvas, FilledCanvas
 from illada.sample.engine import Engine, RowState
@@ -379,17 +379,22 @@ class LanguageModel:
 def load(
     where: str | Path = BASE,
     *,
+    adapter: str | Path | None = None,
+    quantize: Bits | None = None,
     device: str = "auto",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = None,
     overrides: Overrides | None = None,
     **options: object,
 ) -> LanguageModel:
-    """The model that `where` names (see `illada.checkpoint.source`), `options` the fields of `Overrides` by name.
+    """The model that `where` names (see `illada.checkpoint.source`), in `dtype`: fp32, or bf16 if it is quantised.
+
+    `adapter`: a LoRA for it. `quantize`: see `illada.model.quantized`. `options`: the fields of `Overrides` by name.
 
     Raises:
         FileNotFoundError: there is no such model, or a file of it is missing.
         ValueError: it is damaged or not supported, a value cannot be assumed, or the device is not there.
+        ModuleNotFoundError: the extra `quant` or `finetune` is needed and not installed.
     """
-    place = choose_device(device)
-    saved = open_model(where, merge(Overrides, overrides, options))
-    return LanguageModel(transformer=build(saved, device=place, dtype=dtype), tokenizer=saved.tokenizer)
+    assumed, place = merge(Overrides, overrides, options), choose_device(device)
+    parts = assemble(where, adapter=adapter, overrides=assumed, device=place, dtype=dtype, quantize=quantize)
+    return LanguageModel(transformer=parts[0], tokenizer=parts[1])

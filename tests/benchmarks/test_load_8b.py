@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,13 +22,16 @@ def measured(tmp_path, *flags):
     result = json.loads(out.read_text())
     assert json.loads(done.stdout.splitlines()[-1]) == result
     assert [path for path in tmp_path.iterdir() if path != out] == []  # the folder is removed
-    return result["measured"]
+    return result["measured"], result["quantised"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of the memory is read from /proc")
+@pytest.mark.skipif(find_spec("torchao") is None, reason="the extra quant is not installed")
 def test_a_small_folder_is_made_measured_and_removed(tmp_path):
     flags = ["--size", "base", "--layers", "2", "--shard-bytes", "30000000", "--threads", "1"]
-    found = measured(tmp_path, *flags)
+    found, quantised = measured(tmp_path, *flags, "--quantize", "int8")
+    assert list(quantised) == ["int8"]
+    assert quantised["int8"]["peak_bytes"] > 0
     assert found["weights_bytes"] == 2 * (
         32_768 * 768 + 2 * (2 * 768**2 + 2 * 768 * 256 + 3 * 768 * 2304 + 2 * 768) + 768
     )
@@ -48,7 +52,9 @@ def test_a_disk_without_room_is_noticed_before_anything_is_written(tmp_path, mon
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.skipif(os.environ.get("ILLADA_TEST_8B") != "1", reason="needs 17 GB of memory: set ILLADA_TEST_8B=1")
-def test_8b_loads_within_its_weights_and_a_gibibyte(tmp_path):
-    found = measured(tmp_path)
+def test_8b_loads_within_its_weights_and_a_gibibyte_and_in_few_bits_within_9_and_6(tmp_path):
+    found, quantised = measured(tmp_path)
+    assert quantised["int8"]["peak_bytes"] <= 9 * 2**30
+    assert quantised["int4"]["peak_bytes"] <= 6 * 2**30
     assert found["weights_bytes"] == 2 * 7_615_025_152
     assert found["over_weights_bytes"] <= 2**30

@@ -3,7 +3,7 @@
     step_00000500/
         manifest.json            sizes and SHA-256 of every other file, written last
         model.json               the ModelConfig
-        model.safetensors        the weights
+        model.safetensors        the weights; of an adapter, its own two files (see `illada.checkpoint.adapter`)
         tokenizer.json ...       the tokenizer, in the Hugging Face layout
         optimizer.safetensors    what training alone needs
         state.json               step, loader, learning rate, running means
@@ -27,8 +27,10 @@ import torch
 from torch import Tensor
 
 from illada.assets import embedded_model, embedded_models
-from illada.checkpoint.pieces import INDEX, Index, open_tensors, read_tensors, save_tensors
+from illada.checkpoint.adapter import AdapterCard, holds_adapter, read_adapter, write_adapter
+from illada.checkpoint.pieces import INDEX, Index, open_tensors, read_tensors
 from illada.checkpoint.saved import SavedModel, check_shapes, parameter_shapes
+from illada.checkpoint.stored import SINGLE, save_tensors
 from illada.config import from_json, to_json
 from illada.data.tokenizer import Tokenizer
 from illada.durable import atomic_folder, sha256, sweep
@@ -64,6 +66,8 @@ class Particulars:
     model_config: ModelConfig
     tokenizer: Tokenizer
     state: Mapping[str, Any]
+    adapter: AdapterCard | None = None
+    """Where the tensors are an adapter's, not a model's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,7 @@ class Checkpoint:
 
     model_config: ModelConfig
     weights: dict[str, Tensor]
+    """Of an adapter, its tensors alone."""
     tokenizer: Tokenizer
     optimizer: dict[str, Tensor]
     """Empty in a checkpoint that was exported without training state."""
@@ -91,15 +96,21 @@ def save_checkpoint(
     tokenizer: Tokenizer,
     optimizer: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Any] | None = None,
+    adapter: AdapterCard | None = None,
 ) -> None:
     """Write one checkpoint folder; it is there in full when this returns, or not at all.
+
+    Where `adapter` says what it is, `weights` are an adapter's and are written as peft does.
 
     Raises:
         FileExistsError: there is such a folder.
         OSError: it could not be written: the disk is full, for one. Other checkpoints are untouched.
     """
     with atomic_folder(target) as folder:
-        save_tensors(weights, folder / "model.safetensors")
+        if adapter is None:
+            save_tensors(weights, folder / SINGLE)
+        else:
+            write_adapter(folder, adapter, weights)
         if optimizer is not None:
             save_tensors(optimizer, folder / "optimizer.safetensors")
         complete(folder, Particulars(model_config=model_config, tokenizer=tokenizer, state=state or {}))
@@ -142,8 +153,8 @@ def load_checkpoint(folder: Path, *, with_optimizer: bool = False) -> Checkpoint
     """
     verify_checkpoint(folder)
     return Checkpoint(
-        model_config=from_json(ModelConfig, (folder / "model.json").read_text()),
-        weights=read_tensors(folder, "model"),
+        model_config=read_model_config(folder),
+        weights=read_adapter(folder).tensors if holds_adapter(folder) else read_tensors(folder, "model"),
         tokenizer=Tokenizer.load(folder),
         optimizer=read_tensors(folder, "optimizer") if with_optimizer else {},
         state=read_state(folder),
@@ -164,11 +175,21 @@ def open_checkpoint(folder: Path) -> SavedModel:
         ValueError: a file is missing, truncated, altered or of another format, or the weights are another model's.
     """
     verify_checkpoint(folder)
-    config = from_json(ModelConfig, (folder / "model.json").read_text())
+    config = read_model_config(folder)
     tensors = open_tensors(folder, "model")
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
     check_shapes(shapes, parameter_shapes(config), source=folder)
     return SavedModel(folder=folder, model_config=config, tensors=tensors, tokenizer=Tokenizer.load(folder))
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether this is a checkpoint folder, complete or damaged."""
+    return (folder / "manifest.json").exists()
+
+
+def read_model_config(folder: Path) -> ModelConfig:
+    """The shape of the model in a checkpoint, or of the one that the adapter there belongs to."""
+    return from_json(ModelConfig, (folder / "model.json").read_text())
 
 
 def verify_checkpoint(folder: Path, *, part: int = 0, parts: int = 1) -> None:
@@ -220,7 +241,15 @@ def load_weights(model: Transformer, weights: Mapping[str, Tensor], *, source: s
     Raises:
         ValueError: the weights are not those of such a model; `source` says in the message where they are from.
     """
-    own = model.state_dict()
+    copy_tensors(model.state_dict(), weights, source=source)
+
+
+def copy_tensors(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], *, source: str) -> None:
+    """Overwrite some of a model's tensors, all of them and no others: `load_weights` for a part of a model.
+
+    Raises:
+        ValueError: as there.
+    """
     check_fit(
         {name: tuple(tensor.shape) for name, tensor in own.items()},
         {name: tuple(tensor.shape) for name, tensor in weights.items()},
@@ -254,7 +283,7 @@ def check_fit(
 def list_checkpoints(root: Path) -> list[tuple[int, Path]]:
     """(step, folder) of the complete checkpoints under `root`, oldest first."""
     found = [(int(match[1]), path) for path in _entries(root) if (match := _NAME.fullmatch(path.name))]
-    return sorted((step, path) for step, path in found if (path / "manifest.json").exists())
+    return sorted((step, path) for step, path in found if is_checkpoint(path))
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -268,7 +297,7 @@ def find_checkpoint(path: Path) -> Path:
             return embedded
         names = "".join(f" or {name!r}" for name in embedded_models())
         raise FileNotFoundError(f"{path} does not exist: give a run folder or a checkpoint folder{names}")
-    if (path / "manifest.json").exists():
+    if is_checkpoint(path):
         return path
     checkpoints = list_checkpoints(path / "checkpoints") or list_checkpoints(path)
     if not checkpoints:

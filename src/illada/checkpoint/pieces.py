@@ -155,19 +155,6 @@ def read_blocks(folder: Path, index: Mapping[str, IndexEntry], into: Mapping[str
         raise ValueError(f"{folder} does not hold all of {holes[0]}: {missing[holes[0]]} numbers are missing")
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file.
-
-    Raises:
-        OSError: it could not be written: the disk is full, for one.
-    """
-    try:
-        safetensors.torch.save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
-    except safetensors.SafetensorError as error:
-        # the library reports a failed write as an error of its own
-        raise OSError(f"cannot write {path.name}: {error}") from error
-
-
 def whole_block(tensor: Tensor) -> Block:
     """All of a tensor."""
     return tuple(slice(0, size) for size in tensor.shape)

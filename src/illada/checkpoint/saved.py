@@ -8,6 +8,7 @@ than a piece of one tensor in memory.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from illada.checkpoint.stored import Stored
 from illada.data.tokenizer import Tokenizer
 from illada.model.config import ModelConfig
+from illada.model.quantized import Bits, FrozenLinear, reserve
 from illada.model.transformer import Transformer
 
 
@@ -40,12 +42,24 @@ def copy_whole(name: str, parameter: Tensor, stored: Stored) -> None:  # noqa: A
         parameter[start:stop].copy_(stored.rows(start, stop))
 
 
-def build(saved: SavedModel, *, device: torch.device, dtype: torch.dtype) -> Transformer:
-    """The model, in evaluation mode; peak memory is its weights and 128 MiB."""
+def build(saved: SavedModel, *, device: torch.device, dtype: torch.dtype, quantize: Bits | None = None) -> Transformer:
+    """The model, in evaluation mode; peak memory is its weights and 128 MiB.
+
+    With `quantize` the blocks' matrices are packed one by one as they are read, and the peak is the packed weights, one
+    matrix in `dtype` and what packing it takes.
+
+    Raises:
+        ModuleNotFoundError: the extra `quant` is not installed.
+    """
     with torch.device("meta"):
         model = Transformer(saved.model_config).to(dtype)
+        if quantize is not None:
+            reserve(model, quantize)
     model = model.to_empty(device=device)
-    fill(model, saved.tensors)
+    if quantize is None:
+        fill(model, saved.tensors)
+    else:
+        fill(model, saved.tensors, place=partial(_pack_or_copy, model, dtype))
     return model.eval()
 
 
@@ -55,6 +69,14 @@ def fill(model: Transformer, tensors: Mapping[str, Stored], *, place: Place = co
     parameters = dict(model.named_parameters())
     for name, stored in tensors.items():
         place(name, parameters[name], stored)
+
+
+def _pack_or_copy(model: Transformer, dtype: torch.dtype, name: str, parameter: Tensor, stored: Stored) -> None:
+    layer = model.get_submodule(name.rpartition(".")[0])
+    if isinstance(layer, FrozenLinear) and name.endswith(".weight"):
+        layer.hold(stored.read().to(parameter.device, dtype))
+    else:
+        copy_whole(name, parameter, stored)
 
 
 def stored_values(saved: SavedModel) -> Callable[[str, torch.Size], Tensor]:

@@ -120,6 +120,7 @@ class Saver:
                 tokenizer=particulars.tokenizer,
                 optimizer=tensors["optimizer"],
                 state=particulars.state,
+                adapter=particulars.adapter,
             )
         if self._group is None or dist.get_rank() == 0:
             retain(self._root, last=self._last, every=self._every)

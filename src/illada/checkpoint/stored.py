@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import safetensors
+from safetensors.torch import save_file
 from torch import Tensor
 
 SINGLE = "model.safetensors"
@@ -137,6 +138,20 @@ def tensors_in(path: Path) -> dict[str, StoredTensor]:
                 raise ValueError(f"{path}: {name} is stored as {dtype}, but weights must be {', '.join(_FLOATS)}")
             found[name] = StoredTensor(file=path, name=name, shape=tuple(entry.get_shape()), dtype=dtype)
     return found
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, *, metadata: dict[str, str] | None = None) -> None:
+    """Write a file of tensors.
+
+    Raises:
+        OSError: it could not be written: the disk is full, for one.
+    """
+    try:
+        whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+        save_file(whole, path, metadata)
+    except safetensors.SafetensorError as error:
+        # the library reports a failed write as an error of its own
+        raise OSError(f"cannot write {path.name}: {error}") from error
 
 
 def _opened(path: Path) -> Any:

@@ -19,7 +19,8 @@ from torch.distributed.checkpoint.storage import StorageWriter, WriteResult
 from torch.futures import Future
 
 from illada.checkpoint.native import FileRecord, record_of
-from illada.checkpoint.pieces import DTYPES, Index, IndexEntry, Kind, Piece, save_tensors
+from illada.checkpoint.pieces import DTYPES, Index, IndexEntry, Kind, Piece
+from illada.checkpoint.stored import save_tensors
 from illada.durable import flush
 
 

@@ -8,6 +8,7 @@ import torch
 import tyro
 
 from illada.checkpoint.huggingface.configuration import Overrides
+from illada.model.quantized import Bits
 from illada.pipeline import LanguageModel, load
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -20,10 +21,21 @@ class Loading:
 
     device: str = "auto"
     """auto: the first GPU, else the CPU."""
-    dtype: Dtype = "fp32"
-    """Of the weights in memory, whatever they are stored in."""
+    dtype: Dtype | None = None
+    """Of the weights in memory, whatever they are stored in; by default fp32, or bf16 where others are quantised."""
+    quantize: Bits | None = None
+    """Hold the matrices of the blocks in 8 or 4 bits; needs the extra `quant`."""
+    adapter: Path | None = None
+    """The run, checkpoint or folder of an adapter (LoRA) for the model; needs the extra `finetune`."""
     overrides: Annotated[Overrides, tyro.conf.arg(name="")] = field(default_factory=Overrides)
 
     def load(self, where: str | Path) -> LanguageModel:
         """The model that `where` names; see `illada.checkpoint.source`."""
-        return load(where, device=self.device, dtype=DTYPES[self.dtype], overrides=self.overrides)
+        return load(
+            where,
+            adapter=self.adapter,
+            quantize=self.quantize,
+            device=self.device,
+            dtype=None if self.dtype is None else DTYPES[self.dtype],
+            overrides=self.overrides,
+        )

@@ -22,10 +22,16 @@ class AdamWConfig:
     """Largest norm of the gradient over all parameters; None: no clipping."""
 
 
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, by name: all of them, or an adapter's alone."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def build_optimizer(model: nn.Module, config: AdamWConfig) -> torch.optim.AdamW:
-    """Fused AdamW over the parameters of `model`; the loop sets the learning rate of each step."""
-    matrices = by_mesh(parameter for parameter in model.parameters() if parameter.dim() > 1)
-    vectors = by_mesh(parameter for parameter in model.parameters() if parameter.dim() <= 1)
+    """Fused AdamW over what trains of `model`; the loop sets the learning rate of each step."""
+    parameters = trained(model).values()
+    matrices = by_mesh(parameter for parameter in parameters if parameter.dim() > 1)
+    vectors = by_mesh(parameter for parameter in parameters if parameter.dim() <= 1)
     groups = [{"params": group, "weight_decay": config.weight_decay} for group in matrices]
     groups += [{"params": group, "weight_decay": 0.0} for group in vectors]
     return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
@@ -35,7 +41,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     """The optimizer's tensors under the names of their parameters: `blocks.0.mlp.up_proj.weight/exp_avg`."""
     return {
         f"{name}/{key}": value
-        for name, parameter in model.named_parameters()
+        for name, parameter in trained(model).items()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
 
@@ -52,7 +58,7 @@ def begin_moments(optimizer: torch.optim.Optimizer) -> None:
 
 
 class WeightAverage:
-    """Exponential moving average of a model's weights in fp32: average = decay * average + (1 - decay) * weights."""
+    """Exponential moving average, in fp32, of what trains: average = decay * average + (1 - decay) * weights."""
 
     def __init__(self, model: nn.Module, *, decay: float) -> None:
         """Start from the model's weights.
@@ -63,10 +69,10 @@ class WeightAverage:
         if not 0 < decay < 1:
             raise ValueError(f"the decay of the weight average must lie between 0 and 1, got {decay}")
         self.decay = decay
-        self.tensors = {name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
+        self.tensors = {name: parameter.detach().float().clone() for name, parameter in trained(model).items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights of one more step; each process averages its part of them."""
-        weights = [local(parameter.detach()).float() for parameter in model.parameters()]
+        weights = [local(parameter.detach()).float() for parameter in trained(model).values()]
         torch._foreach_lerp_([local(average) for average in self.tensors.values()], weights, 1 - self.decay)

@@ -16,7 +16,8 @@ import torch
 import tyro
 from rich.console import Console
 
-from illada.checkpoint.native import list_checkpoints, load_weights
+from illada.checkpoint.adapter import AdapterCard
+from illada.checkpoint.native import copy_tensors, list_checkpoints
 from illada.checkpoint.saver import Saver
 from illada.config import from_json, to_dict, to_json
 from illada.data.loader import Loader
@@ -38,7 +39,7 @@ from illada.train.faults import FaultConfig, FaultyStepError
 from illada.train.learning_rate import LearningRate, WarmupConstantCosine
 from illada.train.loop import Hooks, LoopConfig, TrainState, check_divisible, fit
 from illada.train.objective import NoiseConfig, Objective, ObjectiveName
-from illada.train.optimizer import AdamWConfig, WeightAverage, build_optimizer
+from illada.train.optimizer import AdamWConfig, WeightAverage, build_optimizer, trained
 from illada.train.session import Session
 from illada.train.step import compute_dtype
 
@@ -116,6 +117,8 @@ class Task:
     values: Callable[[str, torch.Size], torch.Tensor] | None = None
     """What a parameter of this name and shape begins with; None: the model has its values already. With it, `model`
     may be on the meta device: then no process ever holds all of it."""
+    adapter: AdapterCard | None = None
+    """Where an adapter trains, and the rest of the model does not."""
 
     @property
     def model_config(self) -> ModelConfig:
@@ -157,6 +160,7 @@ def execute(
         tokenizer=task.tokenizer,
         model_config=task.model_config,
         data_identity=task.data_identity,
+        adapter=task.adapter,
         faults=config.faults,
         saver=Saver(
             folder / "checkpoints",
@@ -314,12 +318,12 @@ class _Measured:
         release(model)
         self._share, model.share = model.share, None  # without gradients there is room for whole rows
         if average is not None:
-            self._live = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-            load_weights(model, average.tensors, source="the average")
+            self._live = {name: parameter.detach().clone() for name, parameter in trained(model).items()}
+            copy_tensors(trained(model), average.tensors, source="the average")
         return model
 
     def __exit__(self, *exception: object) -> None:
         release(self._state.model)
         self._state.model.share = self._share
         if self._live:
-            load_weights(self._state.model, self._live, source="the run")
+            copy_tensors(trained(self._state.model), self._live, source="the run")

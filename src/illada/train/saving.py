@@ -8,13 +8,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from illada.checkpoint.adapter import holds_adapter, read_adapter
 from illada.checkpoint.native import check_fit, read_state
 from illada.checkpoint.pieces import Kind, read_blocks, read_index
 from illada.data.tokenizer import Tokenizer
 from illada.distributed.placement import block_of, local
 from illada.distributed.sharding import release
 from illada.train.loop import TrainState
-from illada.train.optimizer import begin_moments, optimizer_tensors
+from illada.train.optimizer import begin_moments, optimizer_tensors, trained
 
 _LIVE = "live/"
 """Prefix of the weights that train, beside the optimizer's tensors of a run whose model is the average."""
@@ -24,7 +25,7 @@ def tensors_of(state: TrainState) -> dict[Kind, dict[str, Tensor]]:
     """All tensors that a resume needs, by the file they go to; they are those of the run, and change with it."""
     release(state.model)
     begin_moments(state.optimizer)
-    live = {name: parameter.detach() for name, parameter in state.model.named_parameters()}
+    live = {name: parameter.detach() for name, parameter in trained(state.model).items()}
     moments = optimizer_tensors(state.model, state.optimizer)
     if state.average is None:
         return {"model": live, "optimizer": moments}
@@ -48,15 +49,19 @@ def restore(state: TrainState, checkpoint: Path, *, tokenizer: Tokenizer, data_i
     if saved["corpus"] != data_identity:
         raise ValueError(f"{checkpoint} was trained on another corpus: the sources have changed since the run began")
     everything = tensors_of(state)
+    adapter = read_adapter(checkpoint).tensors if holds_adapter(checkpoint) else {}
     indices = {kind: read_index(checkpoint, kind) for kind in everything}
     for kind, tensors in everything.items():
+        there = {name: tuple(tensor.shape) for name, tensor in adapter.items()} if kind == "model" else {}
         check_fit(
             {name: tuple(tensor.shape) for name, tensor in tensors.items()},
-            {name: stored.shape for name, stored in indices[kind].items()},
+            there | {name: stored.shape for name, stored in indices[kind].items()},
             source=str(checkpoint),
             what=f"the {kind}",
         )
     for kind, tensors in everything.items():
-        blocks = {name: (local(tensor), block_of(tensor)) for name, tensor in tensors.items()}
+        blocks = {name: (local(tensor), block_of(tensor)) for name, tensor in tensors.items() if name in indices[kind]}
         read_blocks(checkpoint, indices[kind], blocks)
+    for name, tensor in adapter.items():  # it is small, and trains in one process
+        everything["model"][name].copy_(tensor)
     state.load_plain(saved)

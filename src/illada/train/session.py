@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from illada.checkpoint.adapter import AdapterCard
 from illada.checkpoint.native import (
     DamagedError,
     Particulars,
@@ -76,6 +77,8 @@ class Session:
     saver: Saver
     report: Callable[[str], object]
     """Tells a person; on the first process only."""
+    adapter: AdapterCard | None = None
+    """Where an adapter trains: what its checkpoints say of it."""
     stop: GracefulStop = field(default_factory=GracefulStop)
 
     @property
@@ -117,6 +120,7 @@ class Session:
                 model_config=self.model_config,
                 tokenizer=self.tokenizer,
                 state=state.plain() | {"corpus": self.data_identity},
+                adapter=self.adapter,
             )
             try:
                 self.saver.save(state.step, tensors_of(state), particulars, wait=wait or paused)

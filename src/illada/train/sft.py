@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from illada.checkpoint.huggingface.configuration import Overrides
-from illada.checkpoint.saved import SavedModel, stored_values
+from illada.checkpoint.saved import stored_values
 from illada.checkpoint.source import model_digest, open_start
 from illada.config import fingerprint
 from illada.data.dialogues import Example
@@ -22,10 +22,13 @@ from illada.data.instruction_corpus import InstructionConfig, InstructionCorpus,
 from illada.data.instructions import InstructionSet, InstructionStream
 from illada.data.loader import Loader
 from illada.data.packing import PackedRows, PackingConfig, RowSource
+from illada.data.tokenizer import Tokenizer
 from illada.distributed.mesh import Mesh
 from illada.distributed.processes import joined
 from illada.evaluate.response import response_bound
+from illada.model.lora import LoraConfig
 from illada.model.transformer import Transformer
+from illada.train.adapting import build_to_train
 from illada.train.objective import attention_for, build_objective, check_objective
 from illada.train.run import Outcome, RunConfig, Task, check_folder, execute
 
@@ -44,6 +47,8 @@ class SftConfig(RunConfig):
     examples: ExamplePacking = field(default_factory=ExamplePacking)
     epochs: float | None = None
     """Passes over the data, in place of the number of steps."""
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """With a rank, an adapter trains and the model that is fine-tuned stays as it is."""
     held_out_examples: int = 128
     """On which the bound of held-out responses is measured."""
 
@@ -95,14 +100,20 @@ def run(
         resume = resume or processes.restarted
         check_folder(folder, resume=resume)
         mesh = Mesh(config.mesh, processes=processes, device=processes.device(config.device))
+        if config.lora.rank is not None and processes.size > 1:
+            raise ValueError(
+                f"an adapter (lora.rank {config.lora.rank}) trains in one process, and this job has {processes.size}: "
+                "start it without torchrun"
+            )
+        given = overrides or Overrides()
         config, task = processes.in_turn(
-            lambda: prepare_task(config, start=start, cache=cache, overrides=overrides or Overrides(), console=console)
+            lambda: prepare_task(config, start=start, cache=cache, overrides=given, device=mesh.device, console=console)
         )
         return execute(config, folder, task, resume=resume, console=console, mesh=mesh)
 
 
 def prepare_task(
-    config: SftConfig, *, start: Path, cache: Path, overrides: Overrides, console: Console
+    config: SftConfig, *, start: Path, cache: Path, overrides: Overrides, device: torch.device, console: Console
 ) -> tuple[SftConfig, Task]:
     """The configuration with its number of steps, and what it trains: the model in `start`, on encoded dialogues.
 
@@ -126,8 +137,13 @@ def prepare_task(
             report(f"{file}: {rows.left_out:,} dialogues are longer than {config.length} tokens and left out")
     if config.epochs is not None:
         config = replace(config, loop=replace(config.loop, steps=steps_of(config, sources)))
-    identity = [fingerprint(config.instructions), corpus.folder.name, model_digest(saved.folder)]
-    return config, _build_task(config, saved, corpus, sources, identity)
+    digest = model_digest(saved.folder)
+    identity = [fingerprint(config.instructions), corpus.folder.name, digest]
+    model, adapter = build_to_train(saved, config.lora, device=device, seed=config.seed, start=start, digest=digest)
+    task = _build_task(config, model, saved.tokenizer, corpus, sources, identity)
+    if adapter is None:
+        return config, replace(task, values=stored_values(saved))
+    return config, replace(task, adapter=adapter)
 
 
 def row_sources(config: SftConfig, corpus: InstructionCorpus, *, pad: int, eos: int) -> list[tuple[RowSource, float]]:
@@ -165,20 +181,18 @@ def held_out_examples(instructions: InstructionSet, count: int, *, longest: int)
 
 def _build_task(
     config: SftConfig,
-    saved: SavedModel,
+    model: Transformer,
+    tokenizer: Tokenizer,
     corpus: InstructionCorpus,
     sources: list[tuple[RowSource, float]],
     identity: list[str],
 ) -> Task:
-    with torch.device("meta"):
-        model = Transformer(saved.model_config)
-    mask_id = saved.tokenizer.specials.mask
+    mask_id = tokenizer.specials.mask
     examples = held_out_examples(corpus.held_out, config.held_out_examples, longest=config.length)
     return Task(
         title="fine-tuning",
         model=model,
-        values=stored_values(saved),
-        tokenizer=saved.tokenizer,
+        tokenizer=tokenizer,
         loader=Loader(sources, seed=config.seed),
         data_identity=identity,
         row_length=config.length,

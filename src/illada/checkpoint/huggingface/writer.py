@@ -2,19 +2,18 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
+from torch import Tensor
 
 from illada.checkpoint.huggingface.configuration import write_config
 from illada.checkpoint.huggingface.layouts import Layout
 from illada.checkpoint.huggingface.specials import GENERATION
 from illada.checkpoint.saved import SavedModel, parameter_shapes
-from illada.checkpoint.stored import INDEX, SINGLE
+from illada.checkpoint.stored import INDEX, SINGLE, save_tensors
 from illada.data.tokenizer import Tokenizer
 from illada.durable import atomic_folder
 
@@ -48,7 +47,14 @@ def save_published(
         _write_json(folder / "special_tokens_map.json", texts)
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
-        _write_weights(folder, saved, layout, dtype=dtype, shard_bytes=shard_bytes)
+        write_weights(
+            folder,
+            parameter_shapes(saved.model_config),
+            lambda name: saved.tensors[name].read(),
+            layout=layout,
+            dtype=dtype,
+            shard_bytes=shard_bytes,
+        )
 
 
 def plan_shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
@@ -64,28 +70,43 @@ def plan_shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
     return parts
 
 
-def _write_weights(folder: Path, saved: SavedModel, layout: Layout, *, dtype: torch.dtype, shard_bytes: int) -> None:
-    shapes = parameter_shapes(saved.model_config)
+def write_weights(
+    folder: Path,
+    shapes: Mapping[str, tuple[int, ...]],
+    read: Callable[[str], Tensor],
+    *,
+    layout: Layout,
+    dtype: torch.dtype,
+    shard_bytes: int,
+) -> list[str]:
+    """Write the tensors of a model in a layout, and the index if they take several files; returns the files' names.
+
+    Args:
+        folder: where to write.
+        shapes: of the tensors, by the names they have in a Transformer.
+        read: gives one of them by its name; a shard's are in memory at a time.
+        layout: how they are called.
+        dtype: in which they are written.
+        shard_bytes: how large a file may be.
+
+    Raises:
+        OSError: the disk is full, for one.
+    """
     sizes = {name: math.prod(shape) * dtype.itemsize for name, shape in shapes.items()}
     parts = plan_shards(sizes, shard_bytes)
     place: dict[str, str] = {}
     for number, part in enumerate(parts, start=1):
         file = SINGLE if len(parts) == 1 else f"model-{number:05}-of-{len(parts):05}.safetensors"
-        _write_shard(folder / file, saved, part, layout=layout, dtype=dtype)
-        place |= {layout.published_name(name): file for name in part}
+        tensors = {layout.published_name(name): read(name).to(dtype) for name in part}
+        # transformers refuses a file that does not say which library wrote it
+        save_tensors(tensors, folder / file, metadata={"format": "pt"})
+        place |= dict.fromkeys(tensors, file)
+    written = sorted(set(place.values()))
     if len(parts) > 1:
         total = {"total_size": sum(sizes.values())}
         _write_json(folder / INDEX, {"metadata": total, "weight_map": dict(sorted(place.items()))})
-
-
-def _write_shard(path: Path, saved: SavedModel, names: Sequence[str], *, layout: Layout, dtype: torch.dtype) -> None:
-    tensors = {layout.published_name(name): saved.tensors[name].read().to(dtype) for name in names}
-    try:
-        # transformers refuses a file that does not say which library wrote it
-        safetensors.torch.save_file(tensors, path, metadata={"format": "pt"})
-    except safetensors.SafetensorError as error:
-        # the library reports a failed write as an error of its own
-        raise OSError(f"cannot write {path.name}: {error}") from error
+        written.append(INDEX)
+    return written
 
 
 def _token_ids(tokenizer: Tokenizer) -> dict[str, int]:
