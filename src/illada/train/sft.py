@@ -100,16 +100,25 @@ def run(
         resume = resume or processes.restarted
         check_folder(folder, resume=resume)
         mesh = Mesh(config.mesh, processes=processes, device=processes.device(config.device))
-        if config.lora.rank is not None and processes.size > 1:
-            raise ValueError(
-                f"an adapter (lora.rank {config.lora.rank}) trains in one process, and this job has {processes.size}: "
-                "start it without torchrun"
-            )
+        check_processes(config, processes.size)
         given = overrides or Overrides()
         config, task = processes.in_turn(
             lambda: prepare_task(config, start=start, cache=cache, overrides=given, device=mesh.device, console=console)
         )
         return execute(config, folder, task, resume=resume, console=console, mesh=mesh)
+
+
+def check_processes(config: SftConfig, count: int) -> None:
+    """Refuse an adapter in a job of several processes: its base is whole, and may be held in few bits.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if config.lora.rank is not None and count > 1:
+        raise ValueError(
+            f"an adapter (lora.rank {config.lora.rank}) trains in one process, and this job has {count}: start it "
+            "without torchrun"
+        )
 
 
 def prepare_task(
