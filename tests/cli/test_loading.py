@@ -86,3 +86,12 @@ def test_no_model_is_one_line(refusal, monkeypatch):
     assert said.startswith(
         "some-lab/no-such-model is no folder here, and some-lab/no-such-model is not in the hub's cach"
     )
+
+
+def test_blocks_are_compiled_if_that_is_wanted(monkeypatch):
+    compiled = []
+    monkeypatch.setattr("illada.model.compiling.compile_for_generation", compiled.append)
+    Loading().load("tiny")
+    assert not compiled
+    model = Loading(compile=True).load("tiny")
+    assert compiled == [model.transformer]

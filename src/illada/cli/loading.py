@@ -27,11 +27,13 @@ class Loading:
     """Hold the matrices of the blocks in 8 or 4 bits; needs the extra `quant`."""
     adapter: Path | None = None
     """The run, checkpoint or folder of an adapter (LoRA) for the model; needs the extra `finetune`."""
+    compile: bool = False
+    """torch.compile the blocks: seconds at the start, faster where many small operations take the time, as on a GPU."""
     overrides: Annotated[Overrides, tyro.conf.arg(name="")] = field(default_factory=Overrides)
 
     def load(self, where: str | Path) -> LanguageModel:
         """The model that `where` names; see `illada.checkpoint.source`."""
-        return load(
+        model = load(
             where,
             adapter=self.adapter,
             quantize=self.quantize,
@@ -39,3 +41,8 @@ class Loading:
             dtype=None if self.dtype is None else DTYPES[self.dtype],
             overrides=self.overrides,
         )
+        if self.compile:
+            from illada.model.compiling import compile_for_generation  # it takes torch's compiler with it
+
+            compile_for_generation(model.transformer)
+        return model
