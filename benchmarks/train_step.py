@@ -392,6 +392,8 @@ def main(settings: Settings) -> None:
         settings = replace(settings, **QUICK)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     result = describe_run("train_step", choose_device(settings.device), asdict(settings))
+    flags = [f" --{name}" for name in ("compile", "split") if getattr(settings, name)]
+    result["command"] = "".join(["python benchmarks/train_step.py", *flags])
     result["records"] = [measure_vocabulary(vocab_size, settings) for vocab_size in settings.vocabularies]
     kind = f"{settings.rows} x {settings.length} tokens{', split rows' if settings.split else ''}, {settings.dtype}"
     print_card(f"One training step, {kind}, {result['device']}", result_table(result["records"]), NOTE)

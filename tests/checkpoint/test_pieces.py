@@ -14,9 +14,9 @@ from illada.checkpoint.pieces import (
     read_blocks,
     read_index,
     read_tensors,
-    save_tensors,
     whole_block,
 )
+from illada.checkpoint.stored import save_tensors
 from illada.config import to_json
 
 TENSOR = torch.arange(60).view(10, 6).to(torch.float32)
