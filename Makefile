@@ -7,13 +7,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # beside the environment with transformers 5, one with transformers 4
 OLD := $(VENV)/transformers4
 
-.PHONY: demo test test-matrix check bench docs clean
+.PHONY: demo test slow test-matrix check bench docs clean
 
 demo: $(VENV)/.library
 	$(BIN)/illada demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2
+
+slow: $(VENV)/.dev
+	ILLADA_SLOW=1 $(BIN)/python -m pytest -m slow
 
 test-matrix: $(VENV)/.dev $(OLD)/.test
 	$(BIN)/python -m pytest -q tests/transformers

@@ -125,6 +125,7 @@ def stories(model: LanguageModel, settings: Settings) -> list[dict[str, object]]
             ),
             "illada, 1 token per forward": by(model, cached),
             "illada, threshold 0.9": by(model, replace(cached, unmasking="threshold,tau=0.9")),
+            FAST: by(model, replace(plain, **fast_settings("tiny-instruct"))),
             f"illada, {settings.parallel} tokens per forward": by(
                 model, replace(cached, steps=-(-length // settings.parallel))
             ),

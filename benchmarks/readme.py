@@ -112,7 +112,9 @@ def train_step_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
         ratio, part = fast["times_as_fast"], fast["memory_part"]
         speed = f"{ratio['median']:.2f}x tokens/s [{ratio['q1']:.2f}, {ratio['q3']:.2f}]"
         memory = f"{part['step']:.2f} of the step's memory, {part['process']:.2f} of the process's"
-        what = f"training step against the plain reference, vocabulary {record['vocab_size']:,}"
+        kind = ", blocks compiled" if result["settings"].get("compile") else ""
+        kind += ", packed rows" if result["settings"]["split"] else ""
+        what = f"training step{kind} against the plain reference, vocabulary {record['vocab_size']:,}"
         rows.append((what, f"{speed}, {memory}"))
     return rows
 
@@ -155,6 +157,12 @@ def fast_generation_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
             name = record["contender"].removeprefix("illada, ")
             what = f"time per token against the published sampler, {record['length']} tokens: {name}"
             rows.append((what, f"{record['times_as_fast']['median']:.1f}x"))
+    seconds = {(one["length"], one["contender"]): one["seconds"]["median"] for one in result["stories"]}
+    for length, contender in seconds:
+        if contender == "illada --fast":
+            what = f"time per token against a dual cache with threshold 0.9, {length} tokens: illada --fast"
+            ratio = seconds[length, "dual cache, threshold 0.9"] / seconds[length, contender]
+            rows.append((what, f"{ratio:.1f}x"))
     return rows
 
 
@@ -219,6 +227,33 @@ def load_8b_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     return [*rows, (f"{size}, the matrices of its blocks in few bits: the same peak", few)] if few else rows
 
 
+def plan_memory_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    records = result["records"]
+    what = f"peak memory that `illada plan` predicts of {len(records)} small configurations, against the measured one"
+    return [(what, f"{result['largest_difference']:+.1%} at worst")]
+
+
+def chaos_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    kills, damage = result["kills"], result["corruptions"]
+    saving, wrong = kills["while a checkpoint was written"], kills["checkpoints that loaded wrong"]
+    what = f"{kills['runs']} runs killed {kills['kills']} times, {saving} of them while a checkpoint was written"
+    same = f"{kills['survived']} end with the weights of the undisturbed run, to the bit"
+    damaged = f"{damage['total']} files of checkpoints and token shards damaged"
+    return [
+        (what, f"{same}; {wrong} checkpoints load wrong"),
+        (damaged, f"{damage['refused_by_name']} refused by name, {damage['loaded']} loaded"),
+    ]
+
+
+def checkpoints_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for record in result["records"]:
+        count = f"{record['processes']} process{'es' if record['processes'] > 1 else ''}"
+        what = f"a checkpoint of {record['bytes'] / 1e9:.2f} GB written by {count} beside the training"
+        rows.append((what, f"the step is held up for {record['blocked_part']['median']:.1%} of the writing"))
+    return rows
+
+
 def scoring_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     names = {"skills": "the skills", "arc_challenge": "ARC-Challenge", "mmlu_redux": "MMLU-Redux, letters, 5 examples"}
     rows = []
@@ -247,6 +282,8 @@ def choices_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 ROWS = {
     "canvases": canvases_rows,
+    "chaos": chaos_rows,
+    "checkpoints": checkpoints_rows,
     "choices": choices_rows,
     "base_bound": base_bound_rows,
     "crowd": crowd_rows,
@@ -256,6 +293,7 @@ ROWS = {
     "generate": generate_rows,
     "load_8b": load_8b_rows,
     "lora": lora_rows,
+    "plan_memory": plan_memory_rows,
     "scoring": scoring_rows,
     "styles": styles_rows,
     "train_step": train_step_rows,

@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py                      the whole comparison, about six minutes on two cores
     python benchmarks/train_step.py --split              packed rows: 30 % of them are two segments
+    python benchmarks/train_step.py --compile --split    the same with the library's blocks compiled
     python benchmarks/train_step.py --out benchmarks/results/train_step_cpu2_202611.json
 
 A step is: a corrupted batch (given), forward, loss, backward, clipping, fused AdamW. The two contenders have the same
@@ -38,6 +39,7 @@ from torch import Tensor, nn
 
 from card import describe_run, in_fresh_process, peak_bytes, print_card, publish, seconds_of, spread
 from illada.diffusion.corruption import absorb, sample_times, spread_times
+from illada.distributed.sharding import compile_blocks
 from illada.losses.cross_entropy import CHUNK_LOGITS
 from illada.losses.diffusion import diffusion_loss
 from illada.model.accounting import count_parameters
@@ -45,8 +47,8 @@ from illada.model.config import ModelConfig, named_size
 from illada.model.device import choose_device
 from illada.model.transformer import Transformer, initialize
 from illada.seeding import Stream
-from illada.train.loop import autocast
 from illada.train.optimizer import AdamWConfig, build_optimizer
+from illada.train.step import autocast
 
 MASK_ID = 0
 SPLIT_PROBABILITY = 0.3
@@ -65,6 +67,8 @@ class Settings:
     length: int = 256
     split: bool = False
     """Split rows into two segments."""
+    compile: bool = False
+    """Compile the library's blocks, as `illada pretrain --compile` does; the reference stays as it is."""
     dtype: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast."""
     device: str = "auto"
@@ -262,6 +266,8 @@ def contenders_at(vocab_size: int, settings: Settings) -> dict[int | None, Conte
         library, plain = Transformer(config), PlainTransformer(config)
     initialize(library.to_empty(device=device), seed=settings.seed)
     plain.to_empty(device=device).load_state_dict(library.state_dict())
+    if settings.compile:
+        compile_blocks(library)
     ways: dict[int | None, tuple[nn.Module, Callable[..., Tensor]]] = {None: (plain, plain_loss)}
     ways |= {chunk: (library, partial(library_loss, chunk_logits=chunk)) for chunk in settings.chunk_logits}
     optimizers = {model: build_optimizer(model, AdamWConfig()) for model in (library, plain)}
@@ -309,8 +315,9 @@ def step_memory(settings: Settings, vocab_size: int, chunk_logits: int | None) -
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     device = choose_device(settings.device)
     contender = contenders_at(vocab_size, settings)[chunk_logits]  # the other ones' weights go with this line
-    # one tiny step: the moments come into being, and the buffers that libraries keep
-    contender.step(corrupted_batch(replace(settings, rows=1, length=8), vocab_size, 0, device=device))
+    # one tiny step: the moments come into being, and the buffers that libraries keep; what is compiled is for a shape
+    first = settings if settings.compile else replace(settings, rows=1, length=8)
+    contender.step(corrupted_batch(first, vocab_size, 0, device=device))
     batches = [corrupted_batch(settings, vocab_size, number, device=device) for number in (1, 2)]
     measured = peak_bytes(lambda: [contender.step(batch) for batch in batches], device)
     if measured is None:
@@ -385,6 +392,8 @@ def main(settings: Settings) -> None:
         settings = replace(settings, **QUICK)
     torch.set_num_threads(settings.threads or torch.get_num_threads())
     result = describe_run("train_step", choose_device(settings.device), asdict(settings))
+    flags = [f" --{name}" for name in ("compile", "split") if getattr(settings, name)]
+    result["command"] = "".join(["python benchmarks/train_step.py", *flags])
     result["records"] = [measure_vocabulary(vocab_size, settings) for vocab_size in settings.vocabularies]
     kind = f"{settings.rows} x {settings.length} tokens{', split rows' if settings.split else ''}, {settings.dtype}"
     print_card(f"One training step, {kind}, {result['device']}", result_table(result["records"]), NOTE)

@@ -23,22 +23,41 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         FileExistsError: `target` is there already, or another process was faster; nothing is overwritten.
         OSError: the disk is full, say; what was written of the new folder is removed.
     """
-    if target.exists():
-        raise _taken(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(target)
-    partial = target.with_name(f"{_partial_prefix(target)}{os.getpid()}")
-    partial.mkdir()
+    partial = begin_folder(target)
     try:
         yield partial
-        for path in sorted(partial.rglob("*")):
-            _flush(path)
-        _flush(partial)
-        _rename(partial, target)
-        _flush(target.parent)
+        publish_folder(partial, target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def begin_folder(target: Path) -> Path:
+    """A new, hidden folder beside `target` to write into; `publish_folder` gives it its name.
+
+    Raises:
+        FileExistsError: `target` is there already.
+    """
+    if target.exists():
+        raise _taken(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target)
+    partial = target.with_name(f"{_partial_prefix(target)}{os.getpid()}")
+    partial.mkdir()
+    return partial
+
+
+def publish_folder(partial: Path, target: Path) -> None:
+    """Bring the content of a folder that `begin_folder` gave to the disk, then name it `target`, in one rename.
+
+    Raises:
+        FileExistsError: another process was faster; nothing is overwritten.
+    """
+    for path in sorted(partial.rglob("*")):
+        flush(path)
+    flush(partial)
+    _rename(partial, target)
+    flush(target.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -46,7 +65,7 @@ def write_text(path: Path, text: str) -> None:
     partial = path.with_name(f"{_partial_prefix(path)}{os.getpid()}")
     try:
         partial.write_text(text, encoding="utf-8")
-        _flush(partial)
+        flush(partial)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -60,6 +79,25 @@ def sha256(path: Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sweep(target: Path) -> None:
+    """Remove what dead processes of this machine left of a folder or file that was to become `target`."""
+    prefix = _partial_prefix(target)
+    for leftover in list(target.parent.iterdir()):
+        number = leftover.name.removeprefix(prefix)
+        # our own number is that of an earlier process: in a container every run may be process 1
+        if number != leftover.name and number.isdigit() and (int(number) == os.getpid() or not _alive(int(number))):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Make sure that a file's content, or a folder's entries, are on the disk and not only on their way."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _partial_prefix(target: Path) -> str:
@@ -80,15 +118,6 @@ def _rename(partial: Path, target: Path) -> None:
         raise
 
 
-def _sweep(target: Path) -> None:
-    prefix = _partial_prefix(target)
-    for leftover in list(target.parent.iterdir()):
-        number = leftover.name.removeprefix(prefix)
-        # our own number is that of an earlier process: in a container every run may be process 1
-        if number != leftover.name and number.isdigit() and (int(number) == os.getpid() or not _alive(int(number))):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
 def _alive(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -97,12 +126,3 @@ def _alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _flush(path: Path) -> None:
-    """Make sure that a file's content, or a folder's entries, are on the disk and not only on their way."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from illada.checkpoint import stored
-from illada.checkpoint.saved import SavedModel, build, check_shapes, fill, parameter_shapes
+from illada.checkpoint.saved import SavedModel, build, check_shapes, fill, parameter_shapes, stored_values
 from illada.checkpoint.stored import tensors_in
 from illada.data.tokenizer import Tokenizer
 from illada.model.config import ModelConfig
@@ -42,6 +42,15 @@ def test_any_dtype_becomes_any_dtype(saved, dtype, monkeypatch):
     for name, parameter in model.named_parameters():
         assert parameter.dtype == dtype
         assert torch.equal(parameter, saved.tensors[name].read().to(dtype))
+
+
+@pytest.mark.parametrize("saved", [torch.bfloat16, torch.float32], indirect=True)
+def test_training_goes_on_from_the_values_in_fp32(saved):
+    value = stored_values(saved)
+    for name, tensor in saved.tensors.items():
+        got = value(name, torch.Size(tensor.shape))
+        assert got.dtype == torch.float32
+        assert torch.equal(got, tensor.read().float())
 
 
 def test_a_shard_reads_its_own_rows_alone(saved):

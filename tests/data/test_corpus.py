@@ -269,12 +269,13 @@ def test_a_prepared_folder_that_lost_its_record_is_refused(tmp_path):
         prepare(config, tmp_path / "out")
 
 
-def test_an_altered_shard_of_a_prepared_folder_is_refused(tmp_path):
+def test_an_altered_shard_of_a_prepared_folder_is_refused_where_it_is_read(tmp_path):
     config = config_for(lines_file(tmp_path / "a.jsonl", TEXTS))
     tokens = prepare(config, tmp_path / "out").folder / "train-0" / "00000.tokens"
     tokens.write_bytes(tokens.read_bytes()[:-1] + b"\xff")
+    train = prepare(config, tmp_path / "out").train[0][0]
     with pytest.raises(ValueError, match=r"00000\.tokens was altered"):
-        prepare(config, tmp_path / "out")
+        train.read(0, len(train))
 
 
 def test_an_error_on_the_way_leaves_nothing(tmp_path):

@@ -1,12 +1,15 @@
 import json
+import threading
+import time
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from illada.data.loader import Loader
-from illada.data.packing import FixedRows
+from illada.data.packing import PADDING, FixedRows, PackedRows, PackingConfig, Part, Row
 from illada.seeding import Stream
 
 
@@ -85,6 +88,155 @@ def test_the_batch_has_the_rows_and_segments_that_the_source_gives():
     assert batch.tokens.dtype == batch.segments.dtype == batch.epoch.dtype == torch.int64
     assert batch.segments.eq(0).all()
     assert batch.example.tolist() == [0, 1, 2]
+
+
+# --- reading ahead ------------------------------------------------------------------------------------------------
+
+
+class Watched:
+    """Rows that record which of them was read when, and may be slow or broken."""
+
+    length, rows = 2, 100
+
+    def __init__(self, *, seconds: float = 0.0, broken: bool = False) -> None:
+        self.seconds, self.broken = seconds, broken
+        self.read_examples: list[int] = []
+        self.at_once = self.most_at_once = 0
+        self._lock = threading.Lock()
+
+    def read(self, row: int, *, example: int, epoch: int) -> Row:
+        with self._lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+        time.sleep(self.seconds)
+        with self._lock:
+            self.at_once -= 1
+            self.read_examples.append(example)
+        if self.broken and example >= 4:
+            raise ValueError("the shard file x was altered")
+        return Row(torch.full((2,), row).numpy(), torch.zeros(2, dtype=torch.int64).numpy())
+
+
+def wait_for(condition, *, seconds: float = 20.0) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "this did not happen in time"
+        time.sleep(0.005)
+
+
+def test_the_next_batch_is_read_while_this_one_is_in_use():
+    rows = Watched()
+    loader = Loader([(rows, 1.0)], seed=0)
+    loader.next(3)
+    wait_for(lambda: len(rows.read_examples) == 6)
+    time.sleep(0.05)
+    assert rows.read_examples == [0, 1, 2, 3, 4, 5], "one batch ahead and no further"
+    assert loader.next(3).example.tolist() == [3, 4, 5]
+    assert rows.read_examples[:6] == [0, 1, 2, 3, 4, 5], "nothing was read twice"
+
+
+def test_what_was_read_ahead_in_vain_changes_nothing():
+    loader = mix(SIZES, WEIGHTS)
+    got = sequence(loader, [4, 4, 2, 6])
+    loader.load_state({"example": 0, "taken": [0, 0, 0]})
+    assert sequence(loader, [4]) == got[:4]
+    assert got == REFERENCE[:16]
+
+
+def test_the_state_does_not_run_ahead():
+    loader = mix(SIZES, WEIGHTS)
+    loader.next(4)
+    time.sleep(0.02)
+    assert loader.state()["example"] == 4
+
+
+def test_an_error_comes_with_the_batch_that_it_belongs_to_and_every_time():
+    loader = Loader([(Watched(broken=True), 1.0)], seed=0)
+    assert len(loader.next(4)) == 4
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the shard file x was altered"):
+            loader.next(4)
+        assert loader.state()["example"] == 4
+
+
+@pytest.mark.parametrize("readers", [1, 4])
+def test_several_readers_read_rows_at_a_time_and_the_same_batch(readers):
+    rows = Watched(seconds=0.01)
+    loader = Loader([(rows, 1.0)], seed=0, readers=readers)
+    order = Stream(0, "order/0").permute(torch.arange(100), 100)[:8]
+    assert loader.next(8).tokens[:, 0].tolist() == order.tolist()
+    assert rows.most_at_once == readers
+
+
+def test_packed_rows_may_be_read_by_several_threads():
+    rows = PackedRows(Numbers(), PackingConfig(length=16, random_length_probability=0.5), seed=0, pad=0)
+    alone, together = (Loader([(rows, 1.0)], seed=0, readers=readers) for readers in (1, 8))
+    for _ in range(5):
+        one, other = alone.next(700), together.next(700)
+        assert torch.equal(one.tokens, other.tokens)
+        assert torch.equal(one.segments, other.segments)
+
+
+class Numbers:
+    """A stream of tokens 0, 1, 2 ... in one document."""
+
+    def __len__(self) -> int:
+        return 5000
+
+    def read(self, start: int, length: int):
+        return torch.arange(start, start + length).numpy()
+
+    def document_starts(self, start: int, length: int):
+        return torch.zeros(0, dtype=torch.int64).numpy()
+
+
+class Answers:
+    """Rows of which row n has 2 + n tokens of its own, and behind them ends of text up to the longest of the batch."""
+
+    rows, length = 20, 24
+
+    def __init__(self, *, stretch):
+        self._stretch = stretch
+
+    def read(self, row, *, example, epoch):
+        used = 2 + row
+        inside = np.arange(self.length) < used
+        parts = np.where(inside, Part.RESPONSE, Part.STRETCH if self._stretch else Part.PROMPT)
+        segments = np.where(inside | self._stretch, 0, PADDING)
+        return Row(np.where(inside, row, 99), segments, parts)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_ends_of_text_reach_as_far_on_every_process_as_on_one(world, multiple):
+    alone, *loaders = [Loader([(Answers(stretch=True), 1.0)], seed=3) for _ in range(1 + world)]
+    for _ in range(4):
+        whole = alone.next(8, multiple=multiple)
+        parts = [loader.next(8, rank=rank, world=world, multiple=multiple) for rank, loader in enumerate(loaders)]
+        for name in ("tokens", "segments", "parts", "example"):
+            assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+        longest = 2 + int(whole.tokens[:, 0].max())
+        assert whole.tokens.shape[1] == -(-longest // multiple) * multiple
+
+
+def test_rows_that_are_padded_come_as_short_as_they_can_be():
+    loader = Loader([(Answers(stretch=False), 1.0)], seed=3)
+    batch = loader.next(8, rank=1, world=2)
+    longest = 2 + max(int(row[0]) for row in batch.tokens)
+    assert batch.tokens.shape == (4, longest)
+
+
+# --- passing over -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 17])
+def test_examples_that_are_passed_over_are_those_that_would_have_come(count):
+    loader = mix(SIZES, WEIGHTS)
+    loader.next(3)
+    assert loader.example == 3
+    loader.skip(count)
+    assert loader.example == 3 + count
+    assert sequence(loader, [10]) == REFERENCE[3 + count : 13 + count]
 
 
 # --- order --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 import json
 import os
+import random
+import re
 import shutil
 import signal
 import socket
@@ -8,8 +10,10 @@ import sys
 import time
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -272,12 +276,53 @@ def test_a_file_that_was_cut_off_is_named_even_without_checksums(altered, name):
         TokenShards.open(altered, verify=False)
 
 
-@pytest.mark.parametrize("name", ["00001.tokens", "00002.offsets"])
+@pytest.mark.parametrize("name", ["00001.tokens", "00002.offsets", "00000.sums"])
 def test_an_altered_file_is_named(altered, name):
     spoil(altered / name)
     with pytest.raises(ValueError, match=f"{name} was altered"):
         TokenShards.open(altered)
-    TokenShards.open(altered, verify=False)
+
+
+def test_without_verification_an_altered_shard_is_named_where_it_is_read(altered):
+    whole = TokenShards.open(altered)
+    border = whole.manifest.shards[0].tokens
+    expected = whole.read(0, border).tolist()
+    spoil(altered / "00001.tokens")
+    shards = TokenShards.open(altered, verify=False)
+    assert shards.read(0, border).tolist() == expected
+    for start, count in ((border, 1), (border + 5, 3), (0, len(shards))):
+        with pytest.raises(ValueError, match=r"copy/00001\.tokens was altered"):
+            shards.read(start, count)
+
+
+def test_without_verification_altered_offsets_are_named_where_documents_are_asked_for(altered):
+    spoil(altered / "00001.offsets")
+    shards = TokenShards.open(altered, verify=False)
+    shards.read(0, len(shards))
+    with pytest.raises(ValueError, match=r"00001\.offsets was altered"):
+        shards.document_starts(0, len(shards))
+
+
+def test_any_byte_that_changes_is_noticed(written, tmp_path):
+    """Every file of the folder, two hundred bytes in all."""
+    draw = random.Random(0)
+    files = sorted(written.iterdir())
+    for number in range(200):
+        copy = Path(shutil.copytree(written, tmp_path / str(number)))
+        file = copy / files[number % len(files)].name
+        data = bytearray(file.read_bytes())
+        data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        file.write_bytes(bytes(data))
+        with pytest.raises((ValueError, FileNotFoundError), match=re.escape(str(copy))):
+            TokenShards.open(copy)
+        shutil.rmtree(copy)
+
+
+def test_the_identity_is_another_where_the_content_is(written, tmp_path):
+    identity = TokenShards.open(written).identity
+    assert TokenShards.open(Path(shutil.copytree(written, tmp_path / "copy"))).identity == identity
+    write_shards([*DOCUMENTS[:-1], "another end"], TOKENIZER, tmp_path / "other", shard_bytes=1000)
+    assert TokenShards.open(tmp_path / "other").identity != identity
 
 
 def test_shards_of_another_tokenizer_are_refused(written):
@@ -294,7 +339,7 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"version": 1', '"version": 2', "manifest.json has format 2, but 1"),
+        ('"version": 2', '"version": 1', "manifest.json has format 1, but 2"),
         ('"uint16"', '"float16"', "manifest.json names the token type 'float16', not one of uint16, uint32"),
         (
             f'"documents": {len(DOCUMENTS)}',
@@ -303,6 +348,8 @@ def test_a_folder_without_a_manifest_is_refused(tmp_path):
         ),
         ('"dtype"', '"type"', r"manifest.json is damaged.*dtype"),
         ("{", "", r"manifest.json is damaged"),
+        ('"tokenizer": "', '"tokenizer": "0', "manifest.json was altered"),
+        ('"name": "00001"', '"name": "00002"', "manifest.json was altered"),
     ],
 )
 def test_a_damaged_manifest_is_refused(altered, old, new, message):
@@ -339,3 +386,83 @@ def test_what_was_read_can_be_changed_without_changing_the_shards(written):
 def test_a_range_outside_is_refused(written, start, count):
     with pytest.raises(ValueError, match="are not inside the"):
         TokenShards.open(written).read(start, count)
+
+
+# --- in an object store -------------------------------------------------------------------------------------------
+
+
+class Counted:
+    """The bytes and the requests that a store answers."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.bytes, self.requests = 0, 0
+        for name in ("cat_file", "_open", "ls"):
+            monkeypatch.setattr(MemoryFileSystem, name, self._counting(getattr(MemoryFileSystem, name)))
+
+    def _counting(self, method):
+        def counted(*args, **kwargs):
+            answer = method(*args, **kwargs)
+            self.requests += 1
+            self.bytes += len(answer) if isinstance(answer, bytes) else 0
+            return answer
+
+        return counted
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """A URL of an empty store in memory, emptied again afterwards."""
+    yield "memory://bucket"
+    MemoryFileSystem.store.clear()
+
+
+def uploaded(folder: Path, url: str) -> str:
+    fsspec.filesystem("memory").put(f"{folder}/", f"{url}/", recursive=True)
+    return url
+
+
+def test_a_store_reads_as_the_disk_does(written, store):
+    remote = TokenShards.open(uploaded(written, f"{store}/corpus"), tokenizer=TOKENIZER)
+    local = TokenShards.open(written)
+    assert remote.read(0, len(local)).tolist() == local.read(0, len(local)).tolist()
+    assert remote.document_starts(7, 900).tolist() == local.document_starts(7, 900).tolist()
+    assert (remote.identity, remote.location) == (local.identity, "memory://bucket/corpus")
+
+
+def test_an_altered_file_of_a_store_is_named(altered, store):
+    spoil(altered / "00001.tokens")
+    with pytest.raises(ValueError, match=r"memory://bucket/corpus/00001\.tokens was altered"):
+        TokenShards.open(uploaded(altered, f"{store}/corpus"))
+
+
+def test_missing_shards_of_a_store_are_named(altered, store):
+    with pytest.raises(FileNotFoundError, match=r"no token shards in memory://bucket/nothing"):
+        TokenShards.open(f"{store}/nothing")
+    (altered / "00001.tokens").unlink()
+    with pytest.raises(FileNotFoundError, match=r"memory://bucket/corpus/00001\.tokens is missing"):
+        TokenShards.open(uploaded(altered, f"{store}/corpus"), verify=False)
+
+
+def test_to_open_shards_takes_the_manifest_however_long_they_are(tmp_path, store, monkeypatch):
+    """No byte of the tokens is read, and a row later reads two blocks at most, with the checksums of its shard."""
+    read = {}
+    for factor in (1, 40):
+        write_shards(DOCUMENTS * factor, TOKENIZER, tmp_path / str(factor), shard_bytes=2**30)
+        uploaded(tmp_path / str(factor), f"{store}/{factor}")
+        manifest = (tmp_path / str(factor) / "manifest.json").stat().st_size
+        with monkeypatch.context() as patch:
+            counted = Counted(patch)
+            shards = TokenShards.open(f"{store}/{factor}", tokenizer=TOKENIZER, verify=False)
+            assert counted.bytes == manifest
+            read[factor] = counted.requests
+            shards.read(len(shards) // 2, 100)
+            assert counted.bytes - manifest < 2 * 2**18 + 40 * 32
+    assert read[1] == read[40] <= 3
+
+
+def test_a_row_that_was_checked_is_read_alone_the_next_time(written, store, monkeypatch):
+    shards = TokenShards.open(uploaded(written, f"{store}/corpus"), verify=False)
+    first = shards.read(0, 50).tolist()
+    counted = Counted(monkeypatch)
+    assert shards.read(0, 50).tolist() == first
+    assert (counted.bytes, counted.requests) == (100, 1)

@@ -1,17 +1,20 @@
 import builtins
 import gzip
+import io
 import json
 import sys
 import sysconfig
 from itertools import islice
 from pathlib import Path
 
+import fsspec
 import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from fsspec.implementations.memory import MemoryFileSystem
 
-from illada.data.sources import Source, parse_source
+from illada.data.sources import Source, file_state, parse_source
 
 RECORDS = [{"text": "first", "n": 1}, {"text": "second é", "n": 2}, {"text": "", "n": 3}, {"text": None, "n": 4}]
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
@@ -250,6 +253,68 @@ def test_a_data_set_is_loaded_by_name_configuration_and_split(tmp_path, monkeypa
     with pytest.raises(ValueError, match=rf"{spec}, record 1 has no field 'text'; the fields there are body"):
         Source(path=spec).check()
     monkeypatch.delitem(sys.modules, "datasets")
+
+
+# --- object stores ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket():
+    """A store in memory; tests put files into it."""
+    yield fsspec.filesystem("memory")
+    MemoryFileSystem.store.clear()
+
+
+def parquet_bytes(texts: list[str]) -> bytes:
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), buffer)
+    return buffer.getvalue()
+
+
+def test_a_folder_of_a_store_is_read_as_one_of_the_disk(bucket, tmp_path):
+    files = {
+        "a.jsonl": LINES,
+        "b.jsonl.gz": gzip.compress(LINES),
+        "c/d.jsonl.zst": zstandard.compress(LINES),
+        "e.parquet": parquet_bytes(["from", "parquet"]),
+        "f.txt": b"plain",
+        "g.txt.gz": gzip.compress(b"plain too"),
+        "image": b"\xff\xd8",
+        "c/.hidden": b"hidden",
+    }
+    for name, content in files.items():
+        bucket.pipe(f"/texts/{name}", content)
+        write(tmp_path / name, content)
+    read_here = read(tmp_path)
+    assert len(read_here) == 10
+    assert read("memory://texts") == read_here
+    assert read("memory://texts", glob="**/*.zst") == read("memory://texts/c/d.jsonl.zst") == ["first", "second é"]
+    assert read("simplecache::memory://texts") == read_here
+
+
+def test_errors_in_a_store_name_the_url(bucket):
+    bucket.pipe("/texts/a.jsonl", LINES + b"nonsense")
+    with pytest.raises(ValueError, match=r"memory://texts/a\.jsonl, line \d is not valid JSON"):
+        read("memory://texts")
+    bucket.pipe("/texts/a.txt", b"a\xff")
+    with pytest.raises(ValueError, match=r"memory://texts/a\.txt is not UTF-8 text: byte 1 is 0xFF"):
+        read("memory://texts/a.txt")
+    bucket.pipe("/texts/b.jsonl.gz", gzip.compress(LINES)[:-9])
+    with pytest.raises(ValueError, match=r"memory://texts/b\.jsonl\.gz cannot be decompressed"):
+        read("memory://texts/b.jsonl.gz")
+    with pytest.raises(ValueError, match="no file in memory://texts matches the pattern"):
+        Source(path="memory://texts", glob="*.py").check()
+    with pytest.raises(FileNotFoundError, match="there is no folder memory://elsewhere"):
+        Source(path="memory://elsewhere").check()
+
+
+def test_a_file_of_a_store_is_remembered_by_its_key(bucket):
+    bucket.pipe("/texts/a.txt", b"one")
+    (file,) = Source(path="memory://texts").files()
+    before = file_state(file)
+    assert before[:2] == ("memory://texts/a.txt", 3)
+    bucket.pipe("/texts/a.txt", b"two")
+    assert file_state(file) != before
 
 
 # --- checks -------------------------------------------------------------------------------------------------------

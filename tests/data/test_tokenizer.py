@@ -3,13 +3,15 @@ import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from illada.data.tokenizer import DEFAULT_TEXTS, SpecialTokens, Tokenizer
+from illada.data.tokenizer import SpecialTokens, Tokenizer
+from illada.data.tokenizer_files import DEFAULT_TEXTS
 
 TEXTS = [
     "def first(items):\n    return items[0]\n\n\ndef last(items):\n    return items[-1]\n",
@@ -212,6 +214,54 @@ def test_added_tokens_that_are_text_are_still_used(tmp_path):
     tokenizer = Tokenizer.load(gpt2_style(tmp_path, added=[AddedToken("    ", normalized=False)]))
     assert tokenizer.encode("    ") == [257]
     assert tokenizer.decode([257]) == "    "
+
+
+def test_every_token_has_the_length_of_its_bytes():
+    text = "def größer(items):\n    return items 🙂\n"
+    ids = np.array([TOKENIZER.specials.bos, *TOKENIZER.encode(text), TOKENIZER.specials.eos])
+    assert TOKENIZER.byte_lengths[ids].sum() == len(text.encode())
+    assert TOKENIZER.byte_lengths[[0, 1, 2, 3]].tolist() == [0, 0, 0, 0]
+    assert TOKENIZER.byte_lengths.shape == (TOKENIZER.vocab_size,)
+
+
+# --- the file for other programs ----------------------------------------------------------------------------------
+
+
+def assert_encodes_alike(tokenizer: Tokenizer, file: Path, texts: Sequence[str]) -> None:
+    """The library, with the file alone, gives the ids of `encode` between BOS and EOS."""
+    tokenizer.save_for_pipelines(file)
+    other = tokenizers.Tokenizer.from_file(str(file))
+    specials = tokenizer.specials
+    for text, encoding in zip(texts, other.encode_batch(list(texts)), strict=True):
+        assert encoding.ids == [specials.bos, *tokenizer.encode(text), specials.eos]
+
+
+PIPELINE_TEXTS = ["def f(items):\n    return 12", "", "[MASK] and [EOS][BOS]", "<|endoftext|>", "größer 🙂"]
+
+
+def test_pipelines_encode_as_we_do_and_take_no_special_token_from_a_text(tmp_path):
+    assert_encodes_alike(TOKENIZER, tmp_path / "pipeline.json", PIPELINE_TEXTS)
+
+
+def test_pipelines_keep_the_added_tokens_that_are_text(tmp_path):
+    tokenizer = Tokenizer.load(gpt2_style(tmp_path, added=[AddedToken("    ", normalized=False)]))
+    assert_encodes_alike(tokenizer, tmp_path / "pipeline.json", ["a    b", *PIPELINE_TEXTS[:-1]])
+
+
+@pytest.mark.skipif(not FOREIGN.is_dir(), reason="needs ../shared")
+@pytest.mark.parametrize("name", ["gpt2", "gptneox"])
+def test_pipelines_encode_with_published_vocabularies(tmp_path, name):
+    assert_encodes_alike(Tokenizer.load(FOREIGN / name), tmp_path / "pipeline.json", PIPELINE_TEXTS)
+
+
+def test_a_vocabulary_that_reaches_a_special_token_by_merges_is_not_for_pipelines(tmp_path):
+    gpt2_style(tmp_path, merges=[("[", "B"), ("[B", "O"), ("[BO", "S"), ("[BOS", "]")])
+    content = json.loads((tmp_path / "tokenizer.json").read_text())
+    content["pre_tokenizer"]["use_regex"] = False
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"merges of this vocabulary reach the special token '\[BOS\]'"):
+        Tokenizer.load(tmp_path).save_for_pipelines(tmp_path / "pipeline.json")
+    assert not (tmp_path / "pipeline.json").exists()
 
 
 # --- files --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from illada.track.throughput import PEAK_BF16_FLOPS, Throughput, peak_flops
+from illada.track.throughput import PEAK_BF16_FLOPS, Throughput, peak_flops, peak_memory
 
 CPU = torch.device("cpu")
 GPU = torch.device("cuda")
@@ -33,9 +33,29 @@ def on(monkeypatch: pytest.MonkeyPatch, name: str) -> torch.device:
 def test_speed_is_tokens_by_seconds_since_the_last_reading(clock):
     throughput = Throughput(flops_per_token=1.0, device=CPU)
     clock.now += 4
-    assert throughput.read(1000) == {"train/tokens_per_second": 250.0}
+    assert throughput.read(1000)[Throughput.SPEED] == 250.0
     clock.now += 2
-    assert throughput.read(1100) == {"train/tokens_per_second": 50.0}
+    assert throughput.read(1100)[Throughput.SPEED] == 50.0
+
+
+def test_waiting_for_data_is_a_part_of_the_time(clock):
+    throughput = Throughput(flops_per_token=1.0, device=CPU)
+    for _ in range(2):
+        with throughput.waiting():
+            clock.now += 0.5
+        clock.now += 1.5
+    assert throughput.read(1000) == {"train/tokens_per_second": 250.0, "train/data_wait_fraction": 0.25}
+    clock.now += 1
+    assert throughput.read(1100)["train/data_wait_fraction"] == 0.0
+
+
+def test_waiting_before_a_pause_is_forgotten_with_it(clock):
+    throughput = Throughput(flops_per_token=1.0, device=CPU)
+    with throughput.waiting():
+        clock.now += 1
+    throughput.restart(0)
+    clock.now += 1
+    assert throughput.read(1)["train/data_wait_fraction"] == 0.0
 
 
 def test_a_pause_that_was_not_training_does_not_count(clock):
@@ -45,7 +65,7 @@ def test_a_pause_that_was_not_training_does_not_count(clock):
     clock.now += 60  # validation
     throughput.restart(1000)
     clock.now += 2
-    assert throughput.read(1600) == {"train/tokens_per_second": 300.0}
+    assert throughput.read(1600)[Throughput.SPEED] == 300.0
 
 
 def test_a_resumed_run_starts_from_its_tokens(clock):
@@ -93,4 +113,17 @@ def test_mfu_is_the_fraction_of_the_peak(clock, monkeypatch):
 def test_mfu_is_left_out_where_the_peak_is_not_known(clock, monkeypatch):
     throughput = Throughput(flops_per_token=3e9, device=on(monkeypatch, "NVIDIA GeForce GTX 1080"))
     clock.now += 2
-    assert set(throughput.read(100)) == {Throughput.SPEED}
+    assert set(throughput.read(100)) == {Throughput.SPEED, Throughput.WAIT}
+
+
+def test_mfu_is_of_all_devices_together(clock, monkeypatch):
+    throughput = Throughput(flops_per_token=3e9, device=on(monkeypatch, "NVIDIA H200"), devices=8)
+    clock.now += 2
+    assert throughput.read(1_600_000)["train/mfu"] == pytest.approx(8e5 * 3e9 / (8 * 989e12))
+
+
+def test_the_memory_of_a_cpu_process_is_what_it_has_held():
+    before = peak_memory(CPU)
+    block = torch.ones(40_000_000)
+    assert peak_memory(CPU) - before > 0.5 * block.numel() * 4
+    assert peak_memory(CPU) > 100 * 2**20

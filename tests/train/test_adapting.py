@@ -21,7 +21,7 @@ from illada.model.transformer import Transformer, initialize
 from illada.recipes.finetuning import STYLES
 from illada.train.learning_rate import StepDowns
 from illada.train.loop import LoopConfig
-from illada.train.sft import SftConfig, run
+from illada.train.sft import SftConfig, check_processes, run
 
 pytest.importorskip("peft", reason="the extra finetune is not installed")
 
@@ -238,3 +238,10 @@ def test_a_run_of_an_adapter_is_not_resumed_with_all_weights(trained, data, base
     shutil.copytree(trained.folder, folder)
     with pytest.raises(ValueError, match=r"lora\.rank was 4 and is None"):
         run(config_of(data, LoraConfig(), steps=40), folder, start=base, cache=tmp_path / "cache", resume=True)
+
+
+def test_an_adapter_in_several_processes_is_refused():
+    check_processes(SftConfig(), 4)
+    check_processes(SftConfig(lora=LoraConfig(rank=8)), 1)
+    with pytest.raises(ValueError, match=r"an adapter \(lora.rank 8\) trains in one process, and this job has 4"):
+        check_processes(SftConfig(lora=LoraConfig(rank=8)), 4)

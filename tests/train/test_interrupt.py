@@ -6,7 +6,7 @@ import pytest
 
 from illada.train.interrupt import GracefulStop
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def send(number: int) -> None:

@@ -271,10 +271,10 @@ def test_micro_batches_of_the_next_token_sum_to_the_whole(model, size):
     assert_same((sum(value for value, _ in parts), sum(gradient for _, gradient in parts)), whole)
 
 
-def test_a_batch_with_nothing_to_predict_has_a_normaliser_all_the_same():
+def test_a_part_of_a_step_with_nothing_to_predict_adds_nothing_to_its_normaliser():
     batch = loader().next(2)
     alone = Batch(**vars(batch) | {"segments": torch.full_like(batch.segments, -1)})
-    assert NextTokenObjective(NoiseConfig()).normaliser(alone) == 1
+    assert NextTokenObjective(NoiseConfig()).normaliser(alone) == 0
 
 
 @pytest.mark.parametrize(

@@ -243,18 +243,45 @@ def test_how_long_a_session_may_take_is_no_other_configuration(used, small_run, 
     assert main([*small_run, "--out", str(used), "--resume", "--max-minutes", "5"]) == 0
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
-def test_a_damaged_checkpoint_is_refused_by_name(name, used, small_run, capsys):
-    newest = used / "checkpoints" / f"step_{LAST:08d}"
-    content = bytearray((newest / name).read_bytes())
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    (newest / name).write_bytes(content)
-    message = refusal([*small_run, "--out", used, "--resume"], capsys)
-    assert message == f"illada: checkpoint {newest} is damaged: {name} was altered; use an earlier checkpoint"
+    path.write_bytes(content)
 
 
-def test_the_checkpoint_before_a_damaged_one_can_be_used_instead(used, small_run, undisturbed, readings):
-    shutil.rmtree(used / "checkpoints" / f"step_{LAST:08d}")
-    assert main([*small_run, "--out", str(used), "--resume"]) == 0
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(name, used, small_run, undisturbed, readings, capsys):
+    newest = used / "checkpoints" / f"step_{LAST:08d}"
+    flip_a_bit(newest / name)
     # the suite's shape checks change no number
+    assert main([*small_run, "--out", str(used), "--resume"]) == 0
+    told = capsys.readouterr().err
+    what = f"{newest / name} is damaged" if name == "manifest.json" else f"checkpoint {newest} is damaged: {name} was"
+    assert what in told
+    assert "it is kept as step_00000030.damaged-1, and the one before it is used" in told
+    assert (newest.parent / "step_00000030.damaged-1" / name).exists()
     assert_same(used, undisturbed, readings)
+
+
+def test_where_every_checkpoint_is_damaged_the_run_does_not_begin_again(used, small_run, capsys):
+    before = (used / "metrics.jsonl").read_bytes()
+    for _, checkpoint in list_checkpoints(used / "checkpoints"):
+        flip_a_bit(checkpoint / "state.json")
+    message = refusal([*small_run, "--out", used, "--resume"], capsys)
+    assert message.startswith(f"illada: none of the checkpoints in {used / 'checkpoints'} is whole: checkpoint ")
+    assert "step_00000030 is damaged: state.json was altered" in message
+    assert (used / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--micro-batch-size", "3"],
+        ["--mesh.shard", "1"],
+        ["--activation-checkpointing", "full"],
+        ["--no-background-saving"],
+        ["--keep-last", "5"],
+    ],
+)
+def test_what_decides_nothing_about_the_result_may_differ(flags, used, small_run):
+    assert main([*small_run, "--out", str(used), "--resume", *flags]) == 0

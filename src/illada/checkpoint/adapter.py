@@ -6,7 +6,7 @@ base_model.sha256           ours: the digest of the model that it was trained on
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from illada.checkpoint.saved import SavedModel, check_shapes
-from illada.checkpoint.stored import StoredTensor, save_tensors
+from illada.checkpoint.stored import Stored, save_tensors
 from illada.model.lora import adapter_tensors, attach_adapter, check_plain, update_scale
 from illada.model.transformer import Transformer
 
@@ -102,13 +102,19 @@ def write_adapter(folder: Path, card: AdapterCard, tensors: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MergedTensor(StoredTensor):
+class MergedTensor:
     """A matrix to which an adapter's update is added as it is read; in fp32."""
 
+    base: Stored
     down: Tensor
     """A [rank, in]."""
     up: Tensor
     """B [out, rank], its scale in it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole of it."""
+        return self.base.shape
 
     def read(self) -> Tensor:
         """The whole of it."""
@@ -116,7 +122,11 @@ class MergedTensor(StoredTensor):
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Some of its rows."""
-        return super().rows(start, stop).float() + self.up[start:stop] @ self.down
+        return self.base.rows(start, stop).float() + self.up[start:stop] @ self.down
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """(start, stop) over the rows, as many at a time as of the matrix alone."""
+        return self.base.pieces()
 
 
 def merged(base: SavedModel, adapter: SavedAdapter) -> SavedModel:
@@ -138,7 +148,7 @@ def merged(base: SavedModel, adapter: SavedAdapter) -> SavedModel:
                 f"{adapter.folder} does not fit the model in {base.folder}: {name} has no matrix to update"
             )
         scale = update_scale(adapter.card.config, rank=down.shape[0])
-        tensors[matrix] = MergedTensor(**vars(stored), down=down, up=scale * up.float())
+        tensors[matrix] = MergedTensor(base=stored, down=down, up=scale * up.float())
     if rest:
         raise ValueError(
             f"{adapter.folder} does not fit the model in {base.folder}: {next(iter(rest))} is no part of it"

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from illada.checkpoint.stored import StoredTensor
+from illada.checkpoint.stored import Stored
 from illada.data.tokenizer import Tokenizer
 from illada.model.config import ModelConfig
 from illada.model.quantized import Bits, FrozenLinear, reserve
@@ -27,16 +27,16 @@ class SavedModel:
 
     folder: Path
     model_config: ModelConfig
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, Stored]
     """By the names they have in a Transformer."""
     tokenizer: Tokenizer
 
 
-Place = Callable[[str, Tensor, StoredTensor], None]
+Place = Callable[[str, Tensor, Stored], None]
 """Fills a parameter, given its name and what is stored for it; a sharded one reads only its own rows."""
 
 
-def copy_whole(name: str, parameter: Tensor, stored: StoredTensor) -> None:  # noqa: ARG001  # part of the protocol
+def copy_whole(name: str, parameter: Tensor, stored: Stored) -> None:  # noqa: ARG001  # part of the protocol
     """Copy a tensor piece by piece, whatever its dtype, into a parameter of any dtype on any device."""
     for start, stop in stored.pieces():
         parameter[start:stop].copy_(stored.rows(start, stop))
@@ -64,19 +64,28 @@ def build(saved: SavedModel, *, device: torch.device, dtype: torch.dtype, quanti
 
 
 @torch.no_grad()
-def fill(model: Transformer, tensors: Mapping[str, StoredTensor], *, place: Place = copy_whole) -> None:
+def fill(model: Transformer, tensors: Mapping[str, Stored], *, place: Place = copy_whole) -> None:
     """Fill every parameter from its stored tensor, in the order of the files."""
     parameters = dict(model.named_parameters())
     for name, stored in tensors.items():
         place(name, parameters[name], stored)
 
 
-def _pack_or_copy(model: Transformer, dtype: torch.dtype, name: str, parameter: Tensor, stored: StoredTensor) -> None:
+def _pack_or_copy(model: Transformer, dtype: torch.dtype, name: str, parameter: Tensor, stored: Stored) -> None:
     layer = model.get_submodule(name.rpartition(".")[0])
     if isinstance(layer, FrozenLinear) and name.endswith(".weight"):
         layer.hold(stored.read().to(parameter.device, dtype))
     else:
         copy_whole(name, parameter, stored)
+
+
+def stored_values(saved: SavedModel) -> Callable[[str, torch.Size], Tensor]:
+    """What training a model further begins with: its parameter of a name, in fp32, read when it is asked for."""
+
+    def value(name: str, shape: torch.Size) -> Tensor:  # noqa: ARG001  # it was compared when the model was opened
+        return saved.tensors[name].read().float()
+
+    return value
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import safetensors
 from safetensors.torch import save_file
@@ -21,6 +21,28 @@ INDEX = "model.safetensors.index.json"
 _FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _PIECE = 1 << 27
 """Bytes that are read at a time: 128 MiB."""
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """A tensor of floating-point numbers on disk, in one file or divided among several."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole of it."""
+        ...
+
+    def read(self) -> Tensor:
+        """The whole of it, in the dtype of the file, on the CPU."""
+        ...
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Entries `start` to `stop` of the first dimension."""
+        ...
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """(start, stop) over the first dimension, each of 128 MiB at most where a single row is no larger."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +75,13 @@ class StoredTensor:
 
     def pieces(self) -> Iterator[tuple[int, int]]:
         """(start, stop) over the first dimension, each of 128 MiB at most where a single row is no larger."""
-        rows = self.shape[0]
-        step = max(1, _PIECE * rows // max(1, self.bytes))
-        yield from ((start, min(start + step, rows)) for start in range(0, rows, step))
+        return pieces_of(self.shape[0], self.bytes)
+
+
+def pieces_of(rows: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) over the rows of a tensor of `size` bytes, each of 128 MiB at most or of a single row."""
+    step = max(1, _PIECE * rows // max(1, size))
+    yield from ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def weight_files(folder: Path) -> list[Path]:

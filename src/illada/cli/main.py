@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chat": ("illada.cli.chat", "talk to a model"),
     "infill": ("illada.cli.infill", "write what stands between a prefix and a suffix"),
     "export": ("illada.cli.export", "write the weights of a run without what only training needs"),
+    "plan": ("illada.cli.plan", "memory per GPU, a division that fits, days and disk of a recipe"),
     "describe": ("illada.cli.describe", "parameters, memory and FLOPs of a named size"),
 }
 """Sub-commands: the module that holds `command(arguments)`, imported when called, and a line of help."""
@@ -75,7 +76,11 @@ def _guarded(command: Callable[[list[str]], int], arguments: list[str]) -> int:
 def _complain(message: str, *, code: int) -> int:
     if os.environ.get("ILLADA_DEBUG") and sys.exc_info()[0] is not None:
         raise  # called from an except block only
-    print(f"illada: {message}", file=sys.stderr)  # noqa: T201
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # as torchrun says it
+    # what was asked for wrongly, all processes of a machine find alike: one says it
+    if not several or code != 2 or os.environ.get("LOCAL_RANK", "0") == "0":
+        speaker = f"process {os.environ.get('RANK', '0')}: " if several else ""
+        print(f"illada: {speaker}{message}", file=sys.stderr)  # noqa: T201
     return code
 
 

@@ -11,6 +11,7 @@ from illada.checkpoint.huggingface.configuration import Overrides
 from illada.checkpoint.saved import SavedModel
 from illada.checkpoint.source import open_start
 from illada.cli.flags import default_cache, parse, take_recipe
+from illada.distributed.processes import speaks_for_all
 from illada.recipes.pretraining import PRETRAINING
 from illada.train.objective import attention_for
 from illada.train.pretrain import PretrainConfig, run
@@ -43,7 +44,7 @@ def command(arguments: list[str]) -> int:
     default = Arguments(config=PRETRAINING[recipe]())
     chosen = parse(Arguments, flags, command=f"pretrain {recipe}", default=default)
     folder = chosen.out or Path("runs") / recipe
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not speaks_for_all())
     outcome = run(
         chosen.config,
         folder,
@@ -56,7 +57,7 @@ def command(arguments: list[str]) -> int:
         console.print(
             f"left at step {outcome.steps} ({outcome.stopped_by}): add --resume to go on", markup=False, highlight=False
         )
-    Console().print(str(outcome.checkpoint), markup=False, highlight=False, soft_wrap=True)
+    Console(quiet=not speaks_for_all()).print(str(outcome.checkpoint), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from illada.assets import BASE
 from illada.cli.flags import parse
 from illada.cli.loading import Loading
-from illada.data.sources import json_records
+from illada.data.formats import json_records
 from illada.evaluate.scoring import CandidateScore, Normalisation, ScoringParams, best
 from illada.track.console import ProgressBar
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from illada.checkpoint.huggingface.configuration import Overrides
 from illada.cli.flags import default_cache, parse, take_recipe
+from illada.distributed.processes import speaks_for_all
 from illada.recipes.finetuning import FINETUNING, STYLES
 from illada.train.sft import SftConfig, run
 
@@ -47,7 +48,7 @@ def command(arguments: list[str]) -> int:
     files = chosen.data or chosen.config.instructions.files
     config = replace(chosen.config, instructions=replace(chosen.config.instructions, files=files))
     folder = chosen.out or Path("runs") / f"{recipe}-sft"
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not speaks_for_all())
     outcome = run(
         config,
         folder,
@@ -61,7 +62,7 @@ def command(arguments: list[str]) -> int:
         console.print(
             f"left at step {outcome.steps} ({outcome.stopped_by}): add --resume to go on", markup=False, highlight=False
         )
-    Console().print(str(outcome.checkpoint), markup=False, highlight=False, soft_wrap=True)
+    Console(quiet=not speaks_for_all()).print(str(outcome.checkpoint), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -3,7 +3,8 @@
 What is held out depends on nothing but the text: a document whose SHA-256, read as a fraction, is below
 `held_out_fraction`. So it stays held out when files are added or reordered, and copies of a document are never on
 both sides. Where that leaves nothing to hold out, or nothing of a source to train on (a single file, say), the end
-of the largest document is held out instead.
+of the largest document is held out instead. Sources of token shards are opened where they lie; beside them what is held
+out must be named.
 """
 
 import hashlib
@@ -19,10 +20,12 @@ from pathlib import Path
 from illada.config import fingerprint, to_dict
 from illada.data.shards import TokenShards, write_shards
 from illada.data.sources import Source, file_state, parse_source
+from illada.data.token_files import TokenFiles
+from illada.data.tokenized import holds_tokens, open_tokens
 from illada.data.tokenizer import LEAST_VOCABULARY, Tokenizer
 from illada.durable import atomic_folder
 
-_FORMAT = 2  # part of the fingerprint: raise it when the same inputs would give other files
+_FORMAT = 3  # part of the fingerprint: raise it when the same inputs would give other files
 _TOKENIZER_CHARACTERS = 64_000_000
 _LEAST_HELD_OUT = 4096  # characters of a document that is cut: some rows' worth
 
@@ -33,7 +36,8 @@ _log = logging.getLogger(__name__)
 class CorpusConfig:
     """Which text, how much of it is held out, and the tokenizer: a path, or None to train one of `vocab_size`.
 
-    `sources` are specs (see `illada.data.sources.parse_source`). Where `held_out_sources` are given, they alone are
+    `sources` are specs (see `illada.data.sources.parse_source`), or `tokens:LOCATION` for shards that are written
+    already (see `illada.data.tokenized`). Where `held_out_sources` are given, they alone are
     held out, whole, and the others are trained on, whole. `workers` processes encode; it changes no result.
     """
 
@@ -64,8 +68,8 @@ class Corpus:
 
     folder: Path
     tokenizer: Tokenizer
-    train: list[tuple[TokenShards, float]]
-    held_out: TokenShards
+    train: list[tuple[TokenFiles, float]]
+    held_out: TokenFiles
 
 
 def prepare(config: CorpusConfig, folder: Path, *, report: Callable[[str], None] = _log.info) -> Corpus:
@@ -81,15 +85,29 @@ def prepare(config: CorpusConfig, folder: Path, *, report: Callable[[str], None]
     """
     sources = [parse_source(spec) for spec in config.sources]
     apart = [parse_source(spec) for spec in config.held_out_sources]
-    for source in chain(sources, apart):
-        source.check()
+    _check(config, sources, apart)
     target = folder / _fingerprint(config, [*sources, *apart])[:12]
     if target.exists():
         _check_complete(target)
         report(f"corpus: prepared before, in {target}")
     else:
         _prepare_new(config, target, sources=sources, apart=apart, report=report)
-    return _open(target, sources)
+    return _open(target, sources, apart, report)
+
+
+def _check(config: CorpusConfig, sources: Sequence[Source], apart: Sequence[Source]) -> None:
+    """Refuse what cannot become a corpus before anything is written."""
+    for source in chain(sources, apart):
+        if not holds_tokens(source):
+            source.check()
+        elif config.tokenizer is None:
+            raise ValueError(f"{source.path} holds tokens: name the tokenizer that wrote them (corpus.tokenizer)")
+        elif not apart:
+            raise ValueError(f"nothing is held out of {source.path}: name what is (corpus.held_out_sources)")
+        else:
+            open_tokens(source, Tokenizer.load(Path(config.tokenizer)))
+    if len(apart) > 1 and any(map(holds_tokens, apart)):
+        raise ValueError(f"there are {len(apart)} held_out_sources, but token shards that are held out stand alone")
 
 
 def _prepare_new(
@@ -106,9 +124,7 @@ def _prepare_new(
             tokenizer = _tokenizer(config, sources, split)
             tokenizer.save(partial / "tokenizer")
             report(f"tokenizer: {tokenizer.vocab_size:,} entries")
-            held_out = _held_out(apart, _KeepAll()) if apart else _held_out(sources, split)
-            parts = {f"train-{number}": _training(source, split) for number, source in enumerate(sources)}
-            for name, documents in (parts | {"held-out": held_out}).items():
+            for name, documents in _parts(sources, apart, split).items():
                 manifest = write_shards(documents, tokenizer, partial / name, workers=config.workers)
                 report(
                     f"{name}: {manifest.documents:,} documents, {manifest.bytes / 1e6:.1f} MB, "
@@ -122,6 +138,16 @@ def _prepare_new(
         report(f"corpus: another process prepared {target} meanwhile")
 
 
+def _parts(sources: Sequence[Source], apart: Sequence[Source], split: "_Split") -> dict[str, Iterator[str]]:
+    """The documents of every folder of shards that is to be written."""
+    parts = {
+        f"train-{number}": _training(source, split) for number, source in enumerate(sources) if not holds_tokens(source)
+    }
+    if not any(map(holds_tokens, apart)):
+        parts["held-out"] = _held_out(apart, _KeepAll()) if apart else _held_out(sources, split)
+    return parts
+
+
 def _check_complete(target: Path) -> None:
     file = target / "corpus.json"
     try:
@@ -132,16 +158,21 @@ def _check_complete(target: Path) -> None:
         raise ValueError(f"{target} is not a complete prepared corpus: delete it, and it is prepared again")
 
 
-def _open(target: Path, sources: Sequence[Source]) -> Corpus:
+def _open(target: Path, sources: Sequence[Source], apart: Sequence[Source], report: Callable[[str], None]) -> Corpus:
     tokenizer = Tokenizer.load(target / "tokenizer")
+
+    def shards(name: str, source: Source | None) -> TokenFiles:
+        if source is None or not holds_tokens(source):
+            return TokenShards.open(target / name, tokenizer=tokenizer, verify=False)
+        tokens = open_tokens(source, tokenizer)
+        report(f"{name}: {len(tokens):,} tokens in {tokens.location}")
+        return tokens
+
     return Corpus(
         folder=target,
         tokenizer=tokenizer,
-        train=[
-            (TokenShards.open(target / f"train-{number}", tokenizer=tokenizer), source.weight)
-            for number, source in enumerate(sources)
-        ],
-        held_out=TokenShards.open(target / "held-out", tokenizer=tokenizer),
+        train=[(shards(f"train-{number}", source), source.weight) for number, source in enumerate(sources)],
+        held_out=shards("held-out", apart[0] if apart else None),
     )
 
 
@@ -262,7 +293,7 @@ def _digest(document: str) -> str:
 
 def _fingerprint(config: CorpusConfig, sources: Sequence[Source]) -> str:
     """Over all that decides the result: the configuration save `workers`, and the state of the files."""
-    files = [file for source in sources for file in source.files()]
+    files = [file for source in sources if not holds_tokens(source) for file in source.files()]
     if config.tokenizer is not None:
         path = Path(config.tokenizer)
         files += sorted(path.glob("tokenizer*.json")) if path.is_dir() else [path]

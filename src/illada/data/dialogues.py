@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from illada.data.chat import ChatTemplate, Message
-from illada.data.sources import json_records, read_spec
+from illada.data.formats import json_records
+from illada.data.sources import read_spec
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,10 @@ A row is a window of the token stream: it may begin and end inside a document. i
 splits 30 % of the rows at a random place; LLaDA (arXiv 2502.09992, section 2.2) shortens 1 % to a random length.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,6 +23,8 @@ PADDING = -1
 """The segment of a position that holds no token."""
 
 _NOISE_BLOCK = 1024  # examples whose random numbers are computed together: one by one costs more than reading the row
+_NOISE_BLOCKS = 4  # a batch touches few of them
+_EPOCHS_KNOWN = 4  # and few epochs
 _DRAWS = 4  # per example: split?, where, shorten?, to what length
 
 
@@ -84,13 +88,22 @@ class Batch:
             parts=None if self.parts is None else self.parts[part],
         )
 
-    def trimmed(self) -> "Batch":
-        """The same rows without the columns at their end in which all is padding or stretch."""
+    @property
+    def stretches(self) -> bool:
+        """Whether some of what is learnt depends on how long the other rows of the batch are."""
+        return self.parts is not None and bool((self.parts == Part.STRETCH).any())
+
+    @property
+    def used_width(self) -> int:
+        """Columns up to the last that is more than padding or stretch in some row; at least 1."""
         idle = self.segments == PADDING
         if self.parts is not None:
             idle |= self.parts == Part.STRETCH
         used = (~idle).any(0).nonzero()
-        width = int(used[-1]) + 1 if len(used) else 1
+        return int(used[-1]) + 1 if len(used) else 1
+
+    def cut(self, width: int) -> "Batch":
+        """The first `width` columns."""
         return Batch(
             tokens=self.tokens[:, :width],
             segments=self.segments[:, :width],
@@ -179,8 +192,10 @@ class PackedRows:
         self._shards, self._config, self._pad = shards, config, pad
         self._shift_noise = Stream(seed, "shift")
         self._row_noise = Stream(seed, "pack")
-        self._shift_of: dict[int, int] = {}
-        self._noise: dict[tuple[int, int], npt.NDArray[np.float64]] = {}
+        # several threads may read rows at a time: these caches stand that
+        self.shift: Callable[[int], int] = lru_cache(_EPOCHS_KNOWN)(self._draw_shift)
+        """Where the first row of an epoch begins."""
+        self._noise: Callable[[int, int], npt.NDArray[np.float64]] = lru_cache(_NOISE_BLOCKS)(self._draw_block)
 
     def read(self, row: int, *, example: int, epoch: int) -> Row:
         """Row number `row` of `epoch`; `example` addresses the noise of its split and length."""
@@ -202,23 +217,17 @@ class PackedRows:
         tokens[kept:], segments[kept:] = self._pad, PADDING
         return Row(tokens, segments)
 
-    def shift(self, epoch: int) -> int:
-        """Where the first row of an epoch begins."""
-        if epoch not in self._shift_of:
-            draw = self._shift_noise.uniform64(torch.tensor(0), 1, epoch=epoch)
-            self._shift_of[epoch] = int(draw.item() * self._shifts)
-        return self._shift_of[epoch]
+    def _draw_shift(self, epoch: int) -> int:
+        return int(self._shift_noise.uniform64(torch.tensor(0), 1, epoch=epoch).item() * self._shifts)
 
     def _draws(self, example: int, epoch: int) -> list[float]:
-        block = example // _NOISE_BLOCK
-        if (block, epoch) not in self._noise:
-            if len(self._noise) >= 4:  # a batch touches few blocks; the oldest goes first
-                del self._noise[next(iter(self._noise))]
-            examples = torch.arange(block * _NOISE_BLOCK, (block + 1) * _NOISE_BLOCK)
-            drawn = self._row_noise.uniform(examples, _DRAWS, epoch=epoch)
-            self._noise[block, epoch] = drawn.to(torch.float64).numpy()  # so that u * n < n exactly
-        values: list[float] = self._noise[block, epoch][example % _NOISE_BLOCK].tolist()
+        values: list[float] = self._noise(example // _NOISE_BLOCK, epoch)[example % _NOISE_BLOCK].tolist()
         return values
+
+    def _draw_block(self, block: int, epoch: int) -> npt.NDArray[np.float64]:
+        examples = torch.arange(block * _NOISE_BLOCK, (block + 1) * _NOISE_BLOCK)
+        drawn = self._row_noise.uniform(examples, _DRAWS, epoch=epoch)
+        return drawn.to(torch.float64).numpy()  # so that u * n < n exactly
 
 
 class FixedRows:

@@ -1,20 +1,24 @@
 """Memory-mapped token shards: written by several processes, the same bytes whatever their number; read anywhere.
 
 A folder holds `manifest.json` and, per shard, `00000.tokens` (raw little-endian uint16, or uint32 for a vocabulary
-above 65,536) and `00000.offsets` (int64: where every document starts inside the shard, then where the last ends).
-Each document is BOS, its tokens, EOS. A folder appears under its name only when it is complete.
+above 65,536), `00000.offsets` (int64: where every document starts inside the shard, then where the last ends) and
+`00000.sums` (the SHA-256 of every 256 KiB of the tokens, then of the offsets). Each document is BOS, its tokens, EOS.
+A folder appears under its name only when it is complete.
+
+To open a folder takes its manifest and a look at the sizes of its files. Tokens are compared with their checksums where
+they are read, so a run begins as soon with a large corpus as with a small one.
 """
 
 import hashlib
 import json
 import os
 import threading
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
-from itertools import accumulate, chain, islice
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import chain, islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -22,11 +26,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from illada.config import from_json, to_json
+from illada.config import fingerprint, from_json, to_json
+from illada.data.checksums import CheckedFile, block_sums, sums_size
+from illada.data.storage import Folder, open_folder
+from illada.data.token_files import OPEN_AT_ONCE, TokenFiles
 from illada.data.tokenizer import Tokenizer
-from illada.durable import atomic_folder, sha256
+from illada.durable import atomic_folder
 
-_VERSION = 1
+_VERSION = 2
 _DTYPES: dict[str, np.dtype[Any]] = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 _OFFSET = np.dtype("<i8")
 _ENCODED_AT_ONCE = 2**20  # bytes of text: bounds the Python integers that live at a time
@@ -40,8 +47,8 @@ class ShardEntry:
     tokens: int
     documents: int
     bytes: int
-    tokens_sha256: str
-    offsets_sha256: str
+    sha256: str
+    """Of its file of checksums: so it stands for every byte of the shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +62,8 @@ class Manifest:
     tokens: int
     bytes: int
     shards: tuple[ShardEntry, ...]
+    sha256: str = ""
+    """The fingerprint of all of the above."""
 
 
 # --- writing ------------------------------------------------------------------------------------------------------
@@ -93,6 +102,7 @@ def write_shards(
             bytes=sum(shard.bytes for shard in shards),
             shards=shards,
         )
+        manifest = replace(manifest, sha256=fingerprint(manifest))
         (partial / "manifest.json").write_text(to_json(manifest), encoding="utf-8")
     return manifest
 
@@ -179,97 +189,96 @@ def _write_shard(texts: list[str], tokenizer: Tokenizer, folder: Path, name: str
     ]
     tokens = np.concatenate(documents).tobytes()
     ends = np.cumsum([0, *map(len, documents)], dtype=_OFFSET)
-    (folder / f"{name}.tokens").write_bytes(tokens)
-    (folder / f"{name}.offsets").write_bytes(ends.tobytes())
+    sums = block_sums(tokens) + block_sums(ends.tobytes())
+    for kind, content in (("tokens", tokens), ("offsets", ends.tobytes()), ("sums", sums)):
+        (folder / f"{name}.{kind}").write_bytes(content)
     return ShardEntry(
         name=name,
         tokens=int(ends[-1]),
         documents=len(texts),
         bytes=sum(map(_bytes_of, texts)),
-        tokens_sha256=hashlib.sha256(tokens).hexdigest(),
-        offsets_sha256=hashlib.sha256(ends.tobytes()).hexdigest(),
+        sha256=hashlib.sha256(sums).hexdigest(),
     )
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
-class TokenShards:
+class TokenShards(TokenFiles):
     """The tokens of a folder of shards, as one long sequence: `len()` counts its tokens."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        dtype = _DTYPES[manifest.dtype]
-        self.folder = folder
+    def __init__(self, folder: Folder, manifest: Manifest) -> None:
+        super().__init__(folder.location, [shard.tokens for shard in manifest.shards])
         self.manifest = manifest
-        self._tokens = [_mapped(folder / f"{shard.name}.tokens", dtype) for shard in manifest.shards]
-        self._offsets = [_mapped(folder / f"{shard.name}.offsets", _OFFSET) for shard in manifest.shards]
-        self._starts = [0, *accumulate(shard.tokens for shard in manifest.shards)]
+        self._folder, self._dtype = folder, _DTYPES[manifest.dtype]
+        self._opened: Callable[[int], tuple[CheckedFile, CheckedFile]] = lru_cache(OPEN_AT_ONCE)(self._open)
 
     @staticmethod
-    def open(folder: Path, *, tokenizer: Tokenizer | None = None, verify: bool = True) -> "TokenShards":
-        """Map the shards of `folder`; `verify` reads every byte once to compare checksums.
+    def open(location: str | Path, *, tokenizer: Tokenizer | None = None, verify: bool = True) -> "TokenShards":
+        """Open the shards at a path or URL; `verify` compares every byte now, and not when it is first read.
 
         Raises:
             FileNotFoundError: there is no such folder of shards, or a file of it is missing.
             ValueError: a file is cut off or altered, or another tokenizer than `tokenizer` wrote the shards.
         """
-        file = folder / "manifest.json"
-        if not file.is_file():
-            raise FileNotFoundError(f"no token shards in {folder}: it has no manifest.json")
-        manifest = _read_manifest(file)
+        folder = open_folder(location)
+        manifest = _read_manifest(folder)
         if tokenizer is not None and tokenizer.fingerprint != manifest.tokenizer:
             raise ValueError(
-                f"the shards in {folder} were written by another tokenizer, {manifest.tokenizer[:12]}, "
+                f"the shards in {location} were written by another tokenizer, {manifest.tokenizer[:12]}, "
                 f"not by the one given, {tokenizer.fingerprint[:12]}: write them again"
             )
-        for shard in manifest.shards:
-            item = _DTYPES[manifest.dtype].itemsize
-            _check(folder / f"{shard.name}.tokens", shard.tokens * item, shard.tokens_sha256, verify=verify)
-            size = (shard.documents + 1) * _OFFSET.itemsize
-            _check(folder / f"{shard.name}.offsets", size, shard.offsets_sha256, verify=verify)
-        return TokenShards(folder, manifest)
+        _check_sizes(folder, manifest)
+        shards = TokenShards(folder, manifest)
+        if verify:
+            for number in range(len(manifest.shards)):
+                for file in shards._open(number):
+                    file.check()
+        return shards
 
-    def __len__(self) -> int:
-        return self.manifest.tokens
+    @cached_property
+    def identity(self) -> str:
+        """The fingerprint of the manifest, which stands for every byte."""
+        return fingerprint(self.manifest)
 
-    def read(self, start: int, count: int) -> npt.NDArray[np.int64]:
-        """Tokens `start` .. `start + count - 1`, from as many shards as it takes; shape [count].
+    @property
+    def bytes_per_token(self) -> float:
+        """Counted when the shards were written."""
+        return self.manifest.bytes / self.manifest.tokens
 
-        Raises:
-            ValueError: the range does not lie inside.
-        """
-        pieces = [self._tokens[shard][low:high] for shard, low, high in self._spans(start, count)]
-        return np.concatenate(pieces or [np.empty(0)]).astype(np.int64)
+    def _tokens(self, file: int, low: int, high: int) -> npt.NDArray[np.unsignedinteger]:
+        tokens, _ = self._opened(file)
+        size = self._dtype.itemsize
+        return tokens.read(low * size, high * size).view(self._dtype)
 
-    def document_starts(self, start: int, count: int) -> npt.NDArray[np.int64]:
-        """Where in the range (0 = `start`) a document begins, ascending.
+    def _document_starts(self, file: int) -> npt.NDArray[np.integer]:
+        _, offsets = self._opened(file)
+        return offsets.read(0, self.manifest.shards[file].documents * _OFFSET.itemsize).view(_OFFSET)
 
-        Raises:
-            ValueError: the range does not lie inside.
-        """
-        found = [np.empty(0, dtype=np.int64)]
-        for shard, low, high in self._spans(start, count):
-            begins = self._offsets[shard][:-1]
-            first, last = np.searchsorted(begins, [low, high])
-            found.append(begins[first:last].astype(np.int64) + (self._starts[shard] - start))
-        return np.concatenate(found)
-
-    def _spans(self, start: int, count: int) -> Iterator[tuple[int, int, int]]:
-        """(shard, first, end) of every shard that the range touches."""
-        if start < 0 or count < 0 or start + count > len(self):
+    def _open(self, number: int) -> tuple[CheckedFile, CheckedFile]:
+        """Tokens and offsets of one shard, with their checksums."""
+        shard = self.manifest.shards[number]
+        sums = self._folder.read(f"{shard.name}.sums").tobytes()
+        if hashlib.sha256(sums).hexdigest() != shard.sha256:
             raise ValueError(
-                f"tokens {start} to {start + count} are not inside the {len(self)} tokens of {self.folder}"
+                f"the shard file {self.location}/{shard.name}.sums was altered, its SHA-256 differs: "
+                f"write the shards again"
             )
-        shard = bisect_right(self._starts, start) - 1
-        while count > 0:
-            low = start - self._starts[shard]
-            high = min(low + count, self._starts[shard + 1] - self._starts[shard])
-            yield shard, low, high
-            start, count, shard = start + high - low, count - (high - low), shard + 1
+        sizes = _sizes(shard, self._dtype)
+        tokens, offsets = sizes[f"{shard.name}.tokens"], sizes[f"{shard.name}.offsets"]
+        border = sums_size(tokens)
+        return (
+            CheckedFile(self._folder, f"{shard.name}.tokens", size=tokens, sums=sums[:border]),
+            CheckedFile(self._folder, f"{shard.name}.offsets", size=offsets, sums=sums[border:]),
+        )
 
 
-def _read_manifest(file: Path) -> Manifest:
-    text = file.read_text(encoding="utf-8", errors="replace")
+def _read_manifest(folder: Folder) -> Manifest:
+    file = f"{folder.location}/manifest.json"
+    try:
+        text = folder.read("manifest.json").tobytes().decode("utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"no token shards in {folder.location}: it has no manifest.json") from error
     try:
         version = json.loads(text)["version"]
         if version == _VERSION:
@@ -284,17 +293,26 @@ def _read_manifest(file: Path) -> Manifest:
         parts = sum(getattr(shard, total) for shard in manifest.shards)
         if parts != getattr(manifest, total):
             raise ValueError(f"{file} counts {getattr(manifest, total)} {total}, but its shards hold {parts}")
+    if manifest.sha256 != fingerprint(replace(manifest, sha256="")):
+        raise ValueError(f"{file} was altered, its SHA-256 differs: write the shards again")
     return manifest
 
 
-def _mapped(file: Path, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    return np.memmap(file, dtype=dtype, mode="r")
+def _sizes(shard: ShardEntry, dtype: np.dtype[Any]) -> dict[str, int]:
+    """How many bytes each file of a shard has."""
+    tokens, offsets = shard.tokens * dtype.itemsize, (shard.documents + 1) * _OFFSET.itemsize
+    sums = sums_size(tokens) + sums_size(offsets)
+    return {f"{shard.name}.tokens": tokens, f"{shard.name}.offsets": offsets, f"{shard.name}.sums": sums}
 
 
-def _check(file: Path, size: int, digest: str, *, verify: bool) -> None:
-    if not file.is_file():
-        raise FileNotFoundError(f"the shard file {file} is missing: write the shards again")
-    if (found := file.stat().st_size) != size:
-        raise ValueError(f"the shard file {file} has {found} bytes instead of {size}: write the shards again")
-    if verify and sha256(file) != digest:
-        raise ValueError(f"the shard file {file} was altered, its SHA-256 differs: write the shards again")
+def _check_sizes(folder: Folder, manifest: Manifest) -> None:
+    there = folder.sizes()
+    for shard in manifest.shards:
+        for name, size in _sizes(shard, _DTYPES[manifest.dtype]).items():
+            file = f"{folder.location}/{name}"
+            if name not in there:
+                raise FileNotFoundError(f"the shard file {file} is missing: write the shards again")
+            if there[name] != size:
+                raise ValueError(
+                    f"the shard file {file} has {there[name]} bytes instead of {size}: write the shards again"
+                )

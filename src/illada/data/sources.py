@@ -1,34 +1,30 @@
-"""Where documents come from: files, folders, compressed JSON lines, parquet, data sets, the standard library."""
+"""Where documents come from: files, folders, object stores, data sets, the standard library."""
 
-import gzip
-import io
-import json
 import math
 import os
 import re
 import sysconfig
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from illada.data.formats import DataFile, documents_of, plain_text_if_it_is, text_of
 from illada.data.hub import hub_rows, optional
+from illada.data.storage import RemoteFile, is_url, remote_files
 
 _NOT_THE_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
-_PARQUET_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """One place to read documents from, and its share of the training mix.
 
-    `path` is `stdlib` (the source code of the running Python's standard library), a file, a folder, or
-    `hf:NAME[/CONFIG]` (`hf:OWNER/NAME[/CONFIG]`), a Hugging Face data set. A file is read by its ending: `.jsonl`
-    or `.ndjson` and `.parquet` hold many documents, in the column `field`; anything else is one document of plain
-    text. `.gz` and `.zst` are decompressed. In a folder `glob` chooses the files; hidden files and those that are
-    not UTF-8 text are passed over. `split` is the split of a data set.
+    `path` is `stdlib` (the source code of the running Python's standard library), a file, a folder, a URL of either in
+    an object store (`s3://BUCKET/FOLDER`), or `hf:NAME[/CONFIG]` (`hf:OWNER/NAME[/CONFIG]`), a Hugging Face data set.
+    A file is read by its ending: `.jsonl` or `.ndjson` and `.parquet` hold many documents, in the column `field`;
+    anything else is one document of plain text. `.gz` and `.zst` are decompressed. In a folder `glob` chooses the
+    files; hidden files and those that are not UTF-8 text are passed over. `split` is the split of a data set.
     """
 
     path: str
@@ -53,7 +49,7 @@ class Source:
         if next(self.documents(), None) is None:
             raise ValueError(f"source {self.path} holds no text")
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[DataFile]:
         """The files that are read, in order; none for a Hugging Face data set.
 
         Raises:
@@ -106,12 +102,14 @@ def read_spec(spec: str, known: Sequence[str]) -> tuple[str, dict[str, Any]]:
     return path, values
 
 
-def file_state(file: Path) -> tuple[str, int, int]:
+def file_state(file: DataFile) -> tuple[str, int, int | str]:
     """(path, size, time of change): what a prepared result is remembered by.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
+    if isinstance(file, RemoteFile):
+        return file.state()
     if not file.is_file():
         raise FileNotFoundError(f"no such file: {file}")
     state = file.stat()
@@ -124,7 +122,7 @@ def file_state(file: Path) -> tuple[str, int, int]:
 @runtime_checkable
 class _Kind(Protocol):
     def accepts(self, source: Source) -> bool: ...
-    def files(self, source: Source) -> list[Path]: ...
+    def files(self, source: Source) -> list[DataFile]: ...
     def documents(self, source: Source) -> Iterator[str]: ...
 
 
@@ -132,7 +130,7 @@ class _StandardLibrary:
     def accepts(self, source: Source) -> bool:
         return source.path == "stdlib"
 
-    def files(self, source: Source) -> list[Path]:  # noqa: ARG002  # one method of every kind
+    def files(self, source: Source) -> list[DataFile]:  # noqa: ARG002  # one method of every kind
         root = Path(sysconfig.get_path("stdlib"))
         found: list[Path] = []
         for folder, below, names in os.walk(root):
@@ -144,14 +142,14 @@ class _StandardLibrary:
 
     def documents(self, source: Source) -> Iterator[str]:
         for file in self.files(source):
-            yield from _plain_text_if_it_is(file)
+            yield from plain_text_if_it_is(file)
 
 
 class _Folder:
     def accepts(self, source: Source) -> bool:
         return Path(source.path).is_dir()
 
-    def files(self, source: Source) -> list[Path]:
+    def files(self, source: Source) -> list[DataFile]:
         root = Path(source.path)
         matches = [path for path in root.glob(source.glob) if path.is_file() and not _hidden(path, root)]
         if not matches:
@@ -160,15 +158,30 @@ class _Folder:
 
     def documents(self, source: Source) -> Iterator[str]:
         for file in self.files(source):
-            many = _reader_of_many(file)
-            yield from many(file, source.field) if many else _plain_text_if_it_is(file)
+            yield from documents_of(file, source.field, lenient=True)
+
+
+class _ObjectStore:
+    def accepts(self, source: Source) -> bool:
+        return is_url(source.path)
+
+    def files(self, source: Source) -> list[DataFile]:
+        found = remote_files(source.path, source.glob)
+        if not found:
+            raise ValueError(f"no file in {source.path} matches the pattern {source.glob!r}")
+        return list(found)
+
+    def documents(self, source: Source) -> Iterator[str]:
+        files = self.files(source)
+        for file in files:
+            yield from documents_of(file, source.field, lenient=str(file) != source.path)
 
 
 class _File:
-    def accepts(self, source: Source) -> bool:
-        return not source.path.startswith("hf:")
+    def accepts(self, source: Source) -> bool:  # noqa: ARG002  # whatever else a path may be was asked before
+        return True
 
-    def files(self, source: Source) -> list[Path]:
+    def files(self, source: Source) -> list[DataFile]:
         file = Path(source.path)
         if not file.is_file():
             raise FileNotFoundError(f"no such file or folder: {file}")
@@ -176,15 +189,14 @@ class _File:
 
     def documents(self, source: Source) -> Iterator[str]:
         for file in self.files(source):
-            many = _reader_of_many(file)
-            yield from many(file, source.field) if many else _plain_text(file)
+            yield from documents_of(file, source.field, lenient=False)
 
 
 class _HuggingFace:
     def accepts(self, source: Source) -> bool:
         return source.path.startswith("hf:")
 
-    def files(self, source: Source) -> list[Path]:
+    def files(self, source: Source) -> list[DataFile]:
         optional("datasets", source.path)
         return []
 
@@ -192,138 +204,14 @@ class _HuggingFace:
         parts = source.path.removeprefix("hf:").split("/")
         name, config = "/".join(parts[:2]), "/".join(parts[2:]) or None
         for number, record in enumerate(hub_rows(name, config, source.split), start=1):
-            yield _text_of(record, source.field, f"{source.path}, record {number}")
+            yield text_of(record, source.field, f"{source.path}, record {number}")
 
 
-_KINDS: tuple[_Kind, ...] = (_StandardLibrary(), _HuggingFace(), _Folder(), _File())
+_KINDS: tuple[_Kind, ...] = (_StandardLibrary(), _HuggingFace(), _ObjectStore(), _Folder(), _File())
 
 
 def _kind(source: Source) -> _Kind:
     return next(kind for kind in _KINDS if kind.accepts(source))
-
-
-# --- formats of files ---------------------------------------------------------------------------------------------
-
-
-def _plain_text(file: Path) -> Iterator[str]:
-    with _decompressed(file) as stream:
-        data = stream.read()
-    try:
-        yield data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 text: byte {error.start} is 0x{data[error.start]:02X}") from error
-
-
-def _plain_text_if_it_is(file: Path) -> Iterator[str]:
-    """A file of a folder: passed over when it is no UTF-8 text, or holds the zero bytes of a binary file."""
-    with _decompressed(file) as stream:
-        data = stream.read()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return
-    if "\0" not in text:
-        yield text
-
-
-def json_records(file: Path) -> Iterator[tuple[str, Any]]:
-    """(place, value) of every line of a JSON-lines file that is not empty; `.gz` and `.zst` are decompressed.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line is no JSON, or the compressed file is damaged.
-    """
-    if not file.is_file():
-        raise FileNotFoundError(f"no such file: {file}")
-    with _decompressed(file) as stream:
-        for number, line in enumerate(stream, start=1):
-            place = f"{file}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                yield place, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{place} is not valid JSON: {error}") from error
-
-
-def _json_lines(file: Path, field: str) -> Iterator[str]:
-    return (_text_of(record, field, place) for place, record in json_records(file))
-
-
-def _parquet(file: Path, field: str) -> Iterator[str]:
-    parquet = optional("pyarrow.parquet", str(file))
-    try:
-        table = parquet.ParquetFile(file)
-    except ValueError as error:
-        raise ValueError(f"{file} is no readable parquet file: {error}") from error
-    with table:
-        names = table.schema_arrow.names
-        if field not in names:
-            raise ValueError(_missing(field, f"{file}", names))
-        batches = table.iter_batches(batch_size=_PARQUET_BATCH, columns=[field])
-        values = (value for batch in batches for value in batch.column(0).to_pylist())
-        for row, value in enumerate(values, start=1):
-            yield _text_of({field: value}, field, f"{file}, row {row}")
-
-
-_MANY: dict[str, Callable[[Path, str], Iterator[str]]] = {
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
-    ".parquet": _parquet,
-}
-
-
-def _reader_of_many(file: Path) -> Callable[[Path, str], Iterator[str]] | None:
-    inner = file.with_suffix("") if file.suffix in _COMPRESSED else file
-    return _MANY.get(inner.suffix)
-
-
-def _text_of(record: object, field: str, place: str) -> str:
-    if not isinstance(record, dict):
-        raise ValueError(f"{place} holds {type(record).__name__}, but it must be an object with the field {field!r}")
-    if field not in record:
-        raise ValueError(_missing(field, place, list(record)))
-    value = record[field]
-    if not isinstance(value, str | None):
-        raise ValueError(f"{place}: the field {field!r} holds {type(value).__name__}, but it must be text")
-    return value or ""
-
-
-def _missing(field: str, place: str, there: list[str]) -> str:
-    return f"{place} has no field {field!r}; the fields there are {', '.join(there) or 'none'}: choose with field="
-
-
-# --- compression --------------------------------------------------------------------------------------------------
-
-_Opened = tuple[io.BufferedIOBase, tuple[type[Exception], ...]]  # a stream of bytes, and the errors of damaged data
-
-
-def _gzip(file: Path) -> _Opened:
-    return gzip.open(file), (EOFError, gzip.BadGzipFile, zlib.error)
-
-
-def _zstandard(file: Path) -> _Opened:
-    zstandard = optional("zstandard", str(file))
-    decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)  # files written with --long
-    reader = decompressor.stream_reader(file.open("rb"), read_across_frames=True)
-    return io.BufferedReader(reader), (EOFError, zstandard.ZstdError)
-
-
-def _uncompressed(file: Path) -> _Opened:
-    return file.open("rb"), ()
-
-
-_COMPRESSED: dict[str, Callable[[Path], _Opened]] = {".gz": _gzip, ".zst": _zstandard}
-
-
-@contextmanager
-def _decompressed(file: Path) -> Iterator[io.BufferedIOBase]:
-    stream, errors = _COMPRESSED.get(file.suffix, _uncompressed)(file)
-    with stream:
-        try:
-            yield stream
-        except errors as error:
-            raise ValueError(f"{file} cannot be decompressed, it is damaged or cut off: {error}") from error
 
 
 # --- paths and libraries ------------------------------------------------------------------------------------------
@@ -333,6 +221,7 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _in_order(files: list[Path], root: Path) -> list[Path]:
+def _in_order(files: list[Path], root: Path) -> list[DataFile]:
     """The same order on every machine."""
-    return sorted(files, key=lambda file: file.relative_to(root).parts)
+    ordered = sorted(files, key=lambda file: file.relative_to(root).parts)
+    return [*ordered]

@@ -11,13 +11,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-DEFAULT_TEXTS = {"pad": "[PAD]", "bos": "[BOS]", "eos": "[EOS]", "mask": "[MASK]"}
-"""What the special tokens look like unless a file says otherwise; a trained tokenizer gives them the ids 0, 1, 2, 3."""
+from illada.data.tokenizer_files import (
+    DEFAULT_TEXTS,
+    configured_ends,
+    configured_template,
+    default_texts,
+    existing,
+    named_specials,
+    read_backend,
+)
 
 ROLE_TEXTS = {"system": "[SYSTEM]", "user": "[USER]", "assistant": "[ASSISTANT]"}
 """The tokens that say who speaks; a trained tokenizer gives them the ids 4, 5, 6."""
@@ -33,7 +41,6 @@ _BYTES = 256
 LEAST_VOCABULARY = _BYTES + len(DEFAULT_TEXTS) + len(ROLE_TEXTS)
 """Entries of a trained tokenizer without a single merge."""
 
-_END_OF_TEXT = "<|endoftext|>"
 _UNKNOWN = "\N{REPLACEMENT CHARACTER}".encode()
 _INVALID = re.compile("([\udc80-\udcff]+)")  # how Python's `surrogateescape` writes the bytes that are not UTF-8
 
@@ -154,17 +161,17 @@ class Tokenizer:
             ValueError: the file is damaged or no byte-level BPE, or `special_texts` has an unknown name.
         """
         file = path / "tokenizer.json" if path.is_dir() else path
-        backend = _read_backend(file)
+        backend = read_backend(file)
         given = dict(special_texts or {})
         if unknown := sorted(given.keys() - DEFAULT_TEXTS.keys()):
             raise ValueError(f"unknown special token {unknown[0]!r}: choose among {', '.join(DEFAULT_TEXTS)}")
         settings = file.parent / "tokenizer_config.json"
         by_id = {name: backend.id_to_token(token) for name, token in (special_ids or {}).items()}
         known = {name: text for name, text in by_id.items() if text}
-        texts = _default_texts(backend) | known | named_specials(file.parent) | given
+        texts = default_texts(backend) | known | named_specials(file.parent) | given
         try:
-            end_texts = [*_configured_ends(settings), *_existing(backend, ends)]
-            return Tokenizer(backend, texts, chat_template=_configured_template(settings), end_texts=end_texts)
+            end_texts = [*configured_ends(settings), *existing(backend, ends)]
+            return Tokenizer(backend, texts, chat_template=configured_template(settings), end_texts=end_texts)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
 
@@ -182,6 +189,27 @@ class Tokenizer:
         (folder / "tokenizer.json").write_text(self._backend.to_str(), encoding="utf-8")
         text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
         (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+    def save_for_pipelines(self, file: Path) -> None:
+        """Write a `tokenizer.json` with which other programs give the ids of `write_shards`: BOS, the text, EOS.
+
+        It knows no special token by its text, so that none can come out of a document; `load` reads the folders of
+        `save`, not this file.
+
+        Raises:
+            ValueError: the vocabulary reaches a special token by ordinary merges, which only `encode` can avoid.
+        """
+        content = json.loads(self._backend.to_str())
+        content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] not in self._special_ids]
+        backend = tokenizers.Tokenizer.from_str(json.dumps(content))
+        for text, token_id in self.special_texts.items():
+            if token_id in backend.encode(text, add_special_tokens=False).ids:
+                raise ValueError(f"the merges of this vocabulary reach the special token {text!r}: use another one")
+        backend.post_processor = processors.TemplateProcessing(
+            single="<bos> $A <eos>",
+            special_tokens=[("<bos>", self.specials.bos), ("<eos>", self.specials.eos)],
+        )
+        backend.save(str(file))
 
     def encode(self, text: str | bytes) -> list[int]:
         """The token ids of a text, never a special one.
@@ -231,6 +259,13 @@ class Tokenizer:
         vocabulary = sorted(self._vocabulary.items(), key=lambda item: item[1])
         content = json.dumps([vocabulary, merges, astuple(self.specials)], separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
+
+    @cached_property
+    def byte_lengths(self) -> npt.NDArray[np.int64]:
+        """[vocab_size]: how many bytes of text each token stands for; 0 for the special ones."""
+        lengths = np.array([len(text) for text in self._bytes_of_ids], np.int64)
+        lengths[sorted(self._special_ids)] = 0
+        return lengths
 
     @property
     def end_texts(self) -> tuple[str, ...]:
@@ -303,85 +338,3 @@ def _rebuild(
 ) -> Tokenizer:
     backend = tokenizers.Tokenizer.from_str(content)
     return Tokenizer(backend, texts, chat_template=chat_template, end_texts=end_texts)
-
-
-def _read_backend(file: Path) -> tokenizers.Tokenizer:
-    if not file.is_file():
-        raise FileNotFoundError(f"no tokenizer at {file}: give a folder with tokenizer.json, or such a file")
-    try:
-        content = file.read_text(encoding="utf-8")
-        description = json.loads(content)
-        backend = tokenizers.Tokenizer.from_str(content)
-    except Exception as error:  # the library raises plain Exception
-        raise ValueError(f"{file} is no readable tokenizer.json: {error}") from error
-    if not isinstance(backend.model, models.BPE) or '"ByteLevel"' not in json.dumps(
-        [description.get("pre_tokenizer"), description.get("decoder")]
-    ):
-        raise ValueError(f"{file} is no byte-level BPE tokenizer, the only kind that is supported")
-    return backend
-
-
-def _existing(backend: tokenizers.Tokenizer, tokens: Iterable[int | str]) -> list[str]:
-    """The texts of those tokens, given by id or text, that the vocabulary has."""
-    texts = [token if isinstance(token, str) else backend.id_to_token(token) for token in tokens]
-    return [text for text in texts if text and backend.token_to_id(text) is not None]
-
-
-def _default_texts(backend: tokenizers.Tokenizer) -> dict[str, str]:
-    texts = dict(DEFAULT_TEXTS)
-    if backend.token_to_id(texts["eos"]) is None and backend.token_to_id(_END_OF_TEXT) is not None:
-        texts["eos"] = _END_OF_TEXT
-    return texts
-
-
-def named_specials(folder: Path) -> dict[str, str]:
-    """The special tokens that `tokenizer_config.json` names, or else `special_tokens_map.json`, by mask, bos, eos, pad.
-
-    An entry is "mask_token": "text" or {"content": "text", ...}.
-
-    Raises:
-        ValueError: one of these files is damaged.
-    """
-    named: dict[str, str] = {}
-    for file in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
-        settings = _settings(file)
-        values = {name: settings.get(f"{name}_token") for name in DEFAULT_TEXTS}
-        try:
-            texts = {name: value["content"] if isinstance(value, dict) else value for name, value in values.items()}
-        except KeyError as error:
-            raise ValueError(f"{file} is no readable {file.name}: {error!r}") from error
-        named |= {name: text for name, text in texts.items() if text}
-    return named
-
-
-def _configured_ends(file: Path) -> list[str]:
-    ends = _settings(file).get("end_tokens", [])
-    if not isinstance(ends, list) or not all(isinstance(text, str) for text in ends):
-        raise ValueError(f"the end_tokens in {file} are no list of texts")
-    return ends
-
-
-def _configured_template(file: Path) -> str | None:
-    """The chat template: one string, the default of several named ones, or a file of its own beside the settings."""
-    template = _settings(file).get("chat_template")
-    if isinstance(template, list):
-        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
-        template = named.get("default")
-    beside = file.parent / "chat_template.jinja"
-    if template is None and beside.is_file():
-        template = beside.read_text(encoding="utf-8")
-    if template is not None and not isinstance(template, str):
-        raise ValueError(f"the chat_template in {file} is no text")
-    return template
-
-
-def _settings(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is no readable {file.name}: {error!r}") from error
-    if not isinstance(settings, dict):
-        raise ValueError(f"{file} is no readable {file.name}: it holds no object")
-    return settings

@@ -95,7 +95,7 @@ def train_solver(config: SudokuConfig, console: Console) -> Transformer:
             clip_norm=OPTIMIZER.clip_norm,
             hooks=Hooks(
                 validate=dict,
-                save=lambda: None,  # a minute's model is shown, not kept
+                save=lambda wait: None,  # noqa: ARG005  # a minute's model is shown, not kept
                 sink=progress,
                 progress=progress,
                 throughput=Throughput(

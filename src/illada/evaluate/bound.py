@@ -7,13 +7,15 @@ first token of a row to predict it from, so it is not counted.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from illada.data.shards import TokenShards
+from illada.data.token_files import TokenFiles
 from illada.diffusion.corruption import mask_exactly, stratified_counts
+from illada.distributed.mesh import Mesh
 from illada.losses.cross_entropy import weighted_cross_entropy
 from illada.losses.next_token import next_token_nats, predicting
 from illada.model.transformer import Transformer
@@ -29,7 +31,7 @@ class HeldOut:
     bytes_per_token: float
 
     @classmethod
-    def from_shards(cls, shards: TokenShards, *, rows: int, length: int) -> "HeldOut":
+    def from_shards(cls, shards: TokenFiles, *, rows: int, length: int) -> "HeldOut":
         """At most `rows` windows of `length` tokens, spread evenly over the text; one shorter row if it is short.
 
         Raises:
@@ -42,7 +44,7 @@ class HeldOut:
         count = min(rows, windows)
         starts = [(number * windows // count) * length for number in range(count)]
         tokens = torch.stack([torch.from_numpy(shards.read(start, length)) for start in starts])
-        return cls(tokens=tokens, bytes_per_token=shards.manifest.bytes / shards.manifest.tokens)
+        return cls(tokens=tokens, bytes_per_token=shards.bytes_per_token)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +67,29 @@ class Bound:
         }
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference tensors could not be trained on afterwards, and sharded weights are gathered here
 def held_out_bound(
-    model: Transformer, held_out: HeldOut, *, mask_id: int, samples: int = 4, seed: int = 0, batch_size: int = 16
+    model: Transformer,
+    held_out: HeldOut,
+    *,
+    mask_id: int,
+    samples: int = 4,
+    seed: int = 0,
+    batch_size: int = 16,
+    mesh: Mesh | None = None,
 ) -> Bound:
     """Estimate the bound with `samples` masks per row, their numbers of masked tokens stratified over 1 .. L.
 
-    Of a causal model it is the value, from one forward per row; `mask_id`, `samples` and `seed` are not read.
+    Of a causal model it is the value, from one forward per row; `mask_id`, `samples` and `seed` are not read. The
+    processes of a `mesh` share the forwards; the result is that of one.
     """
+    device = model.embedding.weight.device
     if model.config.attention == "causal":
-        nats = _exact_nats(model, held_out.tokens, batch_size)
+
+        def exact(part: slice) -> Tensor:
+            return _exact_nats(model, held_out.tokens[part].to(device))
+
+        nats = _in_batches(exact, len(held_out.tokens), batch_size, mesh)
         return _bound_of(nats / max(1, held_out.tokens.shape[1] - 1), held_out.bytes_per_token)
     rows, length = held_out.tokens.shape
     order = torch.arange(rows * samples)
@@ -83,12 +98,11 @@ def held_out_bound(
     clean = held_out.tokens.repeat(samples, 1)
     uniform = Stream(seed, "held-out/mask").uniform(order, length)
     masked = mask_exactly(torch.ones_like(clean, dtype=torch.bool), counts.flatten(), uniform=uniform)
-    device = model.embedding.weight.device
-    parts = []
-    for start in range(0, len(order), batch_size):
-        part = slice(start, start + batch_size)
-        parts.append(_row_nats(model, clean[part].to(device), masked[part].to(device), mask_id))
-    nats_by_sample = torch.cat(parts).view(samples, rows) / length
+
+    def bound(part: slice) -> Tensor:
+        return _row_nats(model, clean[part].to(device), masked[part].to(device), mask_id)
+
+    nats_by_sample = _in_batches(bound, len(order), batch_size, mesh).view(samples, rows) / length
     # the masks of one row share its difficulty: the rows are the independent draws, if there are several
     return _bound_of(nats_by_sample.mean(0) if rows > 1 else nats_by_sample.flatten(), held_out.bytes_per_token)
 
@@ -103,15 +117,23 @@ def _bound_of(independent: Tensor, bytes_per_token: float) -> Bound:
     )
 
 
-def _exact_nats(model: Transformer, tokens: Tensor, batch_size: int) -> Tensor:
+def _in_batches(nats: Callable[[slice], Tensor], count: int, batch_size: int, mesh: Mesh | None) -> Tensor:
+    """`nats` of rows 0 .. count-1, batch by batch; each batch is computed by one process, and known to all."""
+    rank, size = (0, 1) if mesh is None else (mesh.data_rank, mesh.data_size)
+    batches = [slice(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    result = torch.zeros(count, dtype=torch.float64)
+    # all take part in every forward, for each has a part of the weights: who has no batch left repeats the last
+    for number in range(rank, -(-len(batches) // size) * size, size):
+        values = nats(batches[min(number, len(batches) - 1)])
+        if number < len(batches):
+            result[batches[number]] = values
+    return result if mesh is None else torch.tensor(mesh.total_of_rows(*result.tolist()), dtype=torch.float64)
+
+
+def _exact_nats(model: Transformer, rows: Tensor) -> Tensor:
     """Σ of the cross-entropies of all tokens but the first of each row, in float64 on the CPU."""
-    parts = []
-    for start in range(0, len(tokens), batch_size):
-        rows = tokens[start : start + batch_size].to(model.embedding.weight.device)
-        where = predicting(torch.zeros_like(rows))
-        nats = next_token_nats(model(rows), model.head_weight, tokens=rows, where=where)
-        parts.append(nats.view(len(rows), -1).double().sum(1).cpu())
-    return torch.cat(parts)
+    nats = next_token_nats(model(rows), model.head_weight, tokens=rows, where=predicting(torch.zeros_like(rows)))
+    return nats.view(len(rows), -1).double().sum(1).cpu()
 
 
 def _row_nats(model: Transformer, clean: Tensor, masked: Tensor, mask_id: int) -> Tensor:

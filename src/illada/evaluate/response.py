@@ -34,7 +34,7 @@ class ResponseBound:
         return {"held_out/response_nats_per_token": self.nats_per_token}
 
 
-@torch.inference_mode()
+@torch.no_grad()  # inference tensors could not be trained on afterwards, and sharded weights are gathered here
 def response_bound(
     model: Transformer,
     examples: Sequence[Example],

@@ -1,6 +1,7 @@
 """What a Transformer costs before it is built: parameters, FLOPs per token, bytes of memory."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -63,6 +64,7 @@ class MemoryEstimate:
         return self.weights + self.gradients + self.optimizer + self.casts + self.activations
 
 
+@lru_cache(maxsize=64)
 def count_parameters(config: ModelConfig) -> ParameterCount:
     """Count the tensors of a model built on the meta device: what is counted is what is built."""
     with torch.device("meta"):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from illada.model.attention import attention_layout, segment_positions
+from illada.model.attention import Share, attention_layout, segment_positions
 from illada.model.cache import KeyValueCache, LayerWatch, Selection
 from illada.model.config import ModelConfig
 from illada.model.layers import Block, RMSNorm
@@ -24,14 +24,20 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = RMSNorm(config)
         self.head = None if config.tied_head else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.share: Share | None = None
+        """Where several processes divide every row, the part that is computed here."""
 
     @property
     def head_weight(self) -> Tensor:
         """The matrix [vocab, hidden] that turns a hidden state into logits."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    def forward(self, tokens: Tokens, segments: Segments | None = None) -> Hidden:
-        """The residual stream after the final norm, at the position that it tells of.
+    def positions_here(self, length: int) -> slice:
+        """The positions of rows of `length` whose hidden states `forward` gives: all, unless rows are divided."""
+        return slice(0, length) if self.share is None else self.share.positions(length)
+
+    def forward(self, tokens: Tokens, segments: Segments | None = None) -> Float[Tensor, "batch positions_here hidden"]:
+        """The residual stream after the final norm, at the position that it tells of, of `positions_here`.
 
         A causal model's tells of the next token and stands where it was computed. Where `config.shifted`, it is moved
         to the token it tells of, within its segment; the first token's own state serves for itself.
@@ -46,18 +52,25 @@ class Transformer(nn.Module):
             ValueError: the rows are longer than `config.max_length`.
         """
         self._check_length(tokens)
-        x = self.embedding(tokens)
-        causal = self.config.attention == "causal"
-        layout = attention_layout(segments, causal=causal, dtype=self._compute_dtype(tokens.device))
+        own = self.positions_here(tokens.shape[1])
+        x = self.embedding(tokens[:, own])
+        if torch.is_autocast_enabled(tokens.device.type):
+            x = x.float()  # the residual stream stays in fp32, also where the weights come in less
+        causal, dtype = self.config.attention == "causal", self._compute_dtype(tokens.device)
+        layout = attention_layout(segments, causal=causal, dtype=dtype, share=self.share)
         if segments is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         else:
             positions = segment_positions(segments)
-        angles = rotary_angles(positions, self.config.head_size, self.config.rope_theta)
+        angles = rotary_angles(positions[:, own], self.config.head_size, self.config.rope_theta)
         for block in self.blocks:
             x = block(x, angles, layout)
         hidden: Hidden = self.norm(x)
-        return _shifted(hidden, positions) if self.config.shifted else hidden
+        if not self.config.shifted:
+            return hidden
+        if self.share is not None:  # the state before the first position here is another process's
+            hidden = self.share.gather(hidden)
+        return _shifted(hidden, positions)[:, own]
 
     def recompute(
         self,
@@ -118,26 +131,28 @@ def _shifted(hidden: Hidden, positions: Tensor) -> Hidden:
 
 @torch.no_grad()
 def initialize(model: Transformer, *, seed: int) -> None:
-    """Fill the weights: normal, the same numbers on any device and for any order of construction.
+    """Fill the weights with their `initial_values`."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(initial_values(model.config, name, parameter.shape, seed=seed))
+
+
+def initial_values(config: ModelConfig, name: str, shape: torch.Size, *, seed: int) -> Tensor:
+    """What the parameter `name` starts with: normal, the same numbers on any device and in any order.
 
     Linear layers have standard deviation `init_std`; those that write to the residual stream (o_proj, down_proj)
     init_std / sqrt(2 layers); the embedding sqrt(1 / (2 hidden)); norms are 1: the rule of the published iLLaDA model
     file. Biases are 0. Every tensor has a stream of its own, named after it.
     """
-    config = model.config
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-            continue
-        if name.startswith("embedding"):
-            std = (2 * config.hidden_size) ** -0.5
-        elif name.endswith(("o_proj.weight", "down_proj.weight")):
-            std = config.init_std * (2 * config.layers) ** -0.5
-        else:
-            std = config.init_std
-        generator = torch.Generator().manual_seed(_tensor_seed(seed, name))
-        values = torch.randn(parameter.shape, generator=generator, dtype=torch.float32)
-        parameter.copy_(values.mul_(std))
+    if len(shape) == 1:
+        return torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)
+    if name.startswith("embedding"):
+        std = (2 * config.hidden_size) ** -0.5
+    elif name.endswith(("o_proj.weight", "down_proj.weight")):
+        std = config.init_std * (2 * config.layers) ** -0.5
+    else:
+        std = config.init_std
+    generator = torch.Generator().manual_seed(_tensor_seed(seed, name))
+    return torch.randn(shape, generator=generator, dtype=torch.float32).mul_(std)
 
 
 def _tensor_seed(seed: int, name: str) -> int:

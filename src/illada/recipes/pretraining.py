@@ -9,6 +9,7 @@ from collections.abc import Callable
 from illada.data.corpus import CorpusConfig
 from illada.data.packing import PackingConfig
 from illada.model.config import named_size
+from illada.train.faults import FaultConfig
 from illada.train.learning_rate import Plateau, StepDowns, WarmupConstantCosine
 from illada.train.loop import LoopConfig
 from illada.train.optimizer import AdamWConfig
@@ -78,6 +79,7 @@ def one_billion() -> PretrainConfig:
             validate_every=2000,
             checkpoint_every=1000,
         ),
+        faults=FaultConfig(spike=3.0),
     )
 
 
@@ -99,6 +101,7 @@ def illada_8b() -> PretrainConfig:
             checkpoint_every=1000,
             keep_every=50_000,
         ),
+        faults=FaultConfig(spike=3.0),
     )
 
 
@@ -120,6 +123,7 @@ def llada_8b() -> PretrainConfig:
             checkpoint_every=1000,
             keep_every=50_000,
         ),
+        faults=FaultConfig(spike=3.0),
     )
 
 

@@ -25,10 +25,20 @@ class JsonlFile:
 
     def __init__(self, path: Path, *, resume_at: int | None = None) -> None:
         """Open for appending; on resume, drop the lines after step `resume_at`: the run will write them again."""
+        self._path = path
         if resume_at is not None and path.exists():
-            kept = [line for line in read_jsonl(path) if line["step"] <= resume_at]
-            write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+            self._keep_until(resume_at)
         self._file = path.open("a", encoding="utf-8")
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines after `step`: the run has gone back to it, and will write them again."""
+        self._file.close()
+        self._keep_until(step)
+        self._file = self._path.open("a", encoding="utf-8")
+
+    def _keep_until(self, step: int) -> None:
+        kept = [line for line in read_jsonl(self._path) if line["step"] <= step]
+        write_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
         """Append one line and hand it to the operating system at once."""

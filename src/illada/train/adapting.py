@@ -17,8 +17,9 @@ def build_to_train(
 
     Args:
         saved: the model to start from.
-        lora: without a rank, all weights train, in fp32.
-        device: where to train.
+        lora: without a rank, all weights train, and the model is on the meta device: each process fills its part
+            of it with `illada.checkpoint.saved.stored_values`.
+        device: where an adapter trains.
         seed: of the adapter's first values.
         start: how the user named the model.
         digest: `illada.checkpoint.source.model_digest` of it.
@@ -27,7 +28,8 @@ def build_to_train(
         ModuleNotFoundError: the extra `finetune`, or `quant`, is not installed.
     """
     if lora.rank is None:
-        return build(saved, device=device, dtype=torch.float32).train(), None
+        with torch.device("meta"):
+            return Transformer(saved.model_config), None
     model = build(
         saved,
         device=device,

@@ -1,12 +1,17 @@
-"""Ctrl-C and SIGTERM ask a run to save and leave; a second Ctrl-C makes it leave at once."""
+"""Ctrl-C, SIGTERM and SIGUSR1 (what schedulers send ahead of time) ask a run to save and leave.
+
+A second Ctrl-C makes it leave at once.
+"""
 
 import signal
 import threading
 from types import FrameType, TracebackType
 
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+
 
 class GracefulStop:
-    """While entered, the two signals set `requested` instead of ending the process."""
+    """While entered, the signals set `requested` instead of ending the process."""
 
     def __init__(self) -> None:
         self.requested: str | None = None
@@ -15,7 +20,7 @@ class GracefulStop:
     def __enter__(self) -> "GracefulStop":
         """Take over the signals, where this is the main thread; others cannot."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.Signals[name] for name in SIGNALS if hasattr(signal, name)):
                 self._previous[number] = signal.signal(number, self._note)
         return self
 

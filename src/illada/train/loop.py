@@ -4,42 +4,34 @@
 
     batch -> micro-batches -> loss, backward -> clip -> learning rate -> AdamW -> moving average
 
-and after it, where it is due: metrics, the held-out bound, a checkpoint, or leaving because a signal asked for it.
+and after it, where it is due: metrics, the held-out bound, a checkpoint, or leaving because a signal asked for it. Of
+several processes each takes its rows of the batch; what they decide, they decide alike.
 """
 
-import contextlib
-import logging
 import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from illada.data.loader import Loader
 from illada.data.packing import Batch
+from illada.distributed.activation import ActivationCheckpointing
+from illada.distributed.float8 import Float8
+from illada.distributed.mesh import Mesh, alone
+from illada.distributed.sharding import Accumulation
 from illada.model.transformer import Transformer
 from illada.track.console import ProgressBar
 from illada.track.sinks import Sink
 from illada.track.throughput import Throughput
-from illada.train.interrupt import GracefulStop
+from illada.train.faults import FaultConfig, FaultyStepError, LossWatch, Rollbacks
+from illada.train.interrupt import SIGNALS, GracefulStop
 from illada.train.learning_rate import LearningRate, LearningRateState, PlateauDetector
 from illada.train.optimizer import WeightAverage
-
-log = logging.getLogger(__name__)
-
-Precision = Literal["auto", "fp32", "bf16"]
-
-
-@runtime_checkable
-class Loss(Protocol):
-    """What the loop descends: the sum over a micro-batch divided by what is common to the whole step."""
-
-    def __call__(self, model: Transformer, batch: Batch, *, normaliser: int) -> Tensor:
-        """A micro-batch's part of the step's loss: the scalar to take the gradient of."""
-        ...
+from illada.train.step import Loss, Precision, backward, descend
 
 
 def tokens_of(batch: Batch) -> int:
@@ -55,11 +47,18 @@ class LoopConfig:
     batch_size: int = 32
     """Rows of one optimisation step, over all micro-batches."""
     micro_batch_size: int | None = None
-    """Rows of one forward; None: all of the step's. It changes the memory, not the result."""
+    """Rows of one forward of one process; None: all of its rows of the step. It changes the memory, not the result."""
+    accumulation: Accumulation = "whole"
+    """Between the micro-batches of a step, whole: every process keeps the gathered weights and the gradient of its own
+    rows, and nothing is sent. sharded: both are divided again after each; it takes less memory."""
     precision: Precision = "auto"
     """fp32 or bf16 autocast; auto: bf16 where the device computes in it."""
     compile: bool = False
-    """torch.compile the model: slower to start, faster once it runs."""
+    """torch.compile the blocks: slower to start, faster once it runs."""
+    activation_checkpointing: ActivationCheckpointing = "none"
+    """What is computed twice instead of kept: nothing, what is cheap (selective), or every block (full)."""
+    fp8: Float8 = "none"
+    """Matrix products of the blocks in fp8, on GPUs that have it (extra `fp8`): one scale per tensor, or per row."""
     log_every: int = 10
     validate_every: int = 100
     """Steps between two measurements of the held-out bound; it is measured before the first step and after the last
@@ -69,6 +68,8 @@ class LoopConfig:
     keep_last: int = 2
     keep_every: int | None = None
     """Keep the checkpoints whose step is a multiple of this, beside the newest `keep_last`."""
+    background_saving: bool = True
+    """Write checkpoints beside the training; it takes memory for a copy of all that is saved."""
     max_minutes: float | None = None
     """Save and leave after this time, as on a signal."""
 
@@ -81,6 +82,31 @@ class LoopConfig:
             raise ValueError(f"validate_every must be 0 or more, got {self.validate_every}")
         if self.micro_batch_size is not None and self.micro_batch_size < 1:
             raise ValueError(f"micro_batch_size must be at least 1, got {self.micro_batch_size}")
+        for name, choices in (
+            ("accumulation", Accumulation),
+            ("activation_checkpointing", ActivationCheckpointing),
+            ("fp8", Float8),
+        ):
+            if (value := getattr(self, name)) not in get_args(choices):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}; got {value!r}")
+
+    def micro_batches(self, parts: int) -> int:
+        """Forwards of one process per step, when a batch is cut into so many parts."""
+        rows = self.batch_size // parts
+        return -(-rows // (self.micro_batch_size or rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepValues:
+    """What one step gave."""
+
+    step: int
+    examples: tuple[int, int]
+    """(first, count) of those it was trained on."""
+    loss: Tensor
+    """The part of this process."""
+    gradient_norm: Tensor
+    """Of the whole gradient."""
 
 
 @dataclass(kw_only=True)
@@ -96,11 +122,16 @@ class TrainState:
     tokens: int = 0
     """Tokens trained on, padding apart."""
     rate: LearningRateState = field(default_factory=LearningRateState)
-    loss_sum: Tensor | float = 0.0
-    """Of the steps since the last reading; stays on the device, so that no step waits for it."""
+    watch: LossWatch = field(default_factory=LossWatch)
+    rollbacks: Rollbacks = field(default_factory=Rollbacks)
+    """Kept in a file of the run, not in its checkpoints: they outlive the steps that are taken back."""
+    unread: list["StepValues"] = field(default_factory=list)
+    """The newest steps, whose values are still on the device: no step waits for them."""
+    loss_sum: float = 0.0
+    """Of the steps since the last metrics, as far as they were read."""
     loss_steps: int = 0
-    gradient_norm: Tensor | float = 0.0
-    """Of the last step, before clipping."""
+    gradient_norm: float = 0.0
+    """Of the last step that was read, before clipping."""
 
     def plain(self) -> dict[str, Any]:
         """The part of the state that is no tensor, as JSON data."""
@@ -109,7 +140,8 @@ class TrainState:
             "tokens": self.tokens,
             "loader": self.loader.state(),
             "learning_rate": asdict(self.rate),
-            "loss_sum": float(self.loss_sum),
+            "watch": asdict(self.watch),
+            "loss_sum": self.loss_sum,
             "loss_steps": self.loss_steps,
         }
 
@@ -117,9 +149,14 @@ class TrainState:
         """Put back what `plain` gave."""
         self.step, self.tokens = state["step"], state["tokens"]
         self.loss_sum, self.loss_steps = state["loss_sum"], state["loss_steps"]
+        self.unread, self.watch = [], LossWatch(**state.get("watch", {}))
         self.loader.load_state(state["loader"])
         rate = dict(state["learning_rate"])
         self.rate = LearningRateState(detector=PlateauDetector(**rate["detector"]), plateau_at=rate["plateau_at"])
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,10 +164,15 @@ class Hooks:
     """What the loop calls when it is due."""
 
     validate: Callable[[], dict[str, float]]
-    save: Callable[[], None]
+    save: Callable[[bool], None]
+    """Save a checkpoint; told whether to wait until it is written."""
     sink: Sink
     progress: ProgressBar
     throughput: Throughput
+    saving_failed: Callable[[], bool] = _never
+    """Whether the checkpoint that was being written could not be: then the next is saved at once."""
+    measure: Callable[[], dict[str, float]] = dict
+    """More metrics, where they are due."""
 
 
 def fit(
@@ -142,122 +184,140 @@ def fit(
     clip_norm: float | None,
     hooks: Hooks,
     normaliser: Callable[[Batch], int] = tokens_of,
+    mesh: Mesh | None = None,
+    faults: FaultConfig | None = None,
+    stop: GracefulStop | None = None,
 ) -> str | None:
     """Train until `config.steps` are taken; returns why it left before that, or None.
 
-    `normaliser` is asked once for the whole batch of a step and handed to the loss of each of its micro-batches.
+    `normaliser` is asked for the rows of each process; the sum over all, which belongs to the whole step, is handed to
+    the loss of each micro-batch.
 
     Raises:
-        FloatingPointError: the loss is no number; the last checkpoint is from before that.
+        FaultyStepError: a loss is no number, or beyond the bound of `faults`; the last checkpoint is from before that.
+        ValueError: the rows of a step do not divide among the processes.
     """
+    mesh = mesh or alone(state.model.embedding.weight.device)
+    faults = faults or FaultConfig()
+    check_divisible(config, mesh)
     deadline = math.inf if config.max_minutes is None else time.monotonic() + 60 * config.max_minutes
-    forward = compiled(state.model) if config.compile else state.model
     if state.step == 0:
         hooks.sink.log(0, hooks.validate())
     hooks.throughput.restart(state.tokens)
-    with GracefulStop() as stop:
+    with stop or GracefulStop() as stop:
         while state.step < config.steps:
-            batch = state.loader.next(config.batch_size)
-            total = _backward(state, config, batch, forward=forward, loss=loss, normaliser=normaliser(batch))
-            _descend(state, config, schedule=schedule, clip_norm=clip_norm)
-            state.step += 1
-            state.tokens += batch.token_count
-            _after_step(state, config, total, schedule=schedule, hooks=hooks)
-            reason = stop.requested or ("its time is up" if time.monotonic() > deadline else None)
-            if state.step % config.checkpoint_every == 0 or state.step == config.steps or reason:
-                _check_finite(state)
-                hooks.save()
+            _take_step(
+                state, config, mesh, loss=loss, schedule=schedule, clip_norm=clip_norm, hooks=hooks, of=normaliser
+            )
+            _after_step(state, config, mesh, schedule=schedule, hooks=hooks, faults=faults)
+            reason, failed = _agree(mesh, stop, deadline=deadline, saving_failed=hooks.saving_failed())
+            if state.step % config.checkpoint_every == 0 or state.step == config.steps or reason or failed:
+                read_values(state, mesh, faults)
+                hooks.save(bool(reason) or state.step == config.steps)
             if reason and state.step < config.steps:
                 return reason
     return None
 
 
-def compiled(model: Transformer) -> Transformer:
-    """The model through torch.compile; shares its weights with `model`."""
-    result: Transformer = torch.compile(model, dynamic=False)  # type: ignore[assignment]  # it answers as the model does
-    return result
+def check_divisible(config: LoopConfig, mesh: Mesh) -> None:
+    """Refuse a step whose rows do not divide among the processes.
 
-
-def compute_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
-    """The autocast dtype, or None for plain fp32.
-
-    `auto` takes bf16 on a GPU that has it and on a CPU whose matrix units compute in it; elsewhere bf16 is emulated
-    and slower than fp32.
+    Raises:
+        ValueError: they do not.
     """
-    if precision == "fp32":
-        return None
-    if precision == "bf16":
-        return torch.bfloat16
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if device.type == "cpu" and native else None
+    if config.batch_size % mesh.data_size:
+        raise ValueError(
+            f"a step of {config.batch_size} rows (batch_size) does not divide among {mesh.data_size} processes "
+            "(mesh.replicate x mesh.shard): change the one or the other"
+        )
 
 
-def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """The context in which the forward pass runs."""
-    dtype = compute_dtype(precision, device)
-    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
-
-
-def _backward(
-    state: TrainState, config: LoopConfig, batch: Batch, *, forward: Transformer, loss: Loss, normaliser: int
-) -> Tensor:
-    """Gradients of one step, micro-batch by micro-batch; returns its loss without waiting for the device."""
-    device = state.model.embedding.weight.device
-    total = torch.zeros((), device=device)
-    size = config.micro_batch_size or config.batch_size
-    for start in range(0, len(batch), size):
-        with autocast(config.precision, device):
-            value = loss(forward, batch.rows(start, start + size), normaliser=normaliser)
-        value.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        total += value.detach()
-    return total
-
-
-def _descend(state: TrainState, config: LoopConfig, *, schedule: LearningRate, clip_norm: float | None) -> None:
-    """Clip, step, average."""
-    limit = math.inf if clip_norm is None else clip_norm
-    state.gradient_norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), limit)
+def _take_step(
+    state: TrainState,
+    config: LoopConfig,
+    mesh: Mesh,
+    *,
+    loss: Loss,
+    schedule: LearningRate,
+    clip_norm: float | None,
+    hooks: Hooks,
+    of: Callable[[Batch], int],
+) -> None:
+    while count := state.rollbacks.examples_to_pass(state.loader.example):
+        state.loader.skip(count)
+    first = state.loader.example
+    with hooks.throughput.waiting():
+        batch = state.loader.next(config.batch_size, rank=mesh.data_rank, world=mesh.data_size)
+    counted, tokens = mesh.total_of_rows(float(of(batch)), float(batch.token_count))
+    part = backward(
+        state.model,
+        batch,
+        loss=loss,
+        normaliser=max(1, int(counted)),
+        micro_batch_size=config.micro_batch_size,
+        precision=config.precision,
+        accumulation=config.accumulation,
+    )
     rate = schedule.rate(state.step, steps=config.steps, plateau_at=state.rate.plateau_at)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.step()
-    state.optimizer.zero_grad(set_to_none=True)
-    if state.average is not None:
-        state.average.update(state.model)
+    rate *= state.rollbacks.rate_factor(state.step)
+    norm = descend(state.model, state.optimizer, state.average, rate=rate, clip_norm=clip_norm)
+    state.step += 1
+    state.tokens += int(tokens)
+    values = StepValues(step=state.step, examples=(first, config.batch_size), loss=part, gradient_norm=norm)
+    state.unread.append(values)
 
 
 def _after_step(
-    state: TrainState, config: LoopConfig, step_loss: Tensor, *, schedule: LearningRate, hooks: Hooks
+    state: TrainState,
+    config: LoopConfig,
+    mesh: Mesh,
+    *,
+    schedule: LearningRate,
+    hooks: Hooks,
+    faults: FaultConfig,
 ) -> None:
     """Metrics and validation, where they are due."""
-    state.loss_sum = state.loss_sum + step_loss
-    state.loss_steps += 1
     hooks.progress.advance(state.step)
     last = state.step == config.steps
     if state.step % config.log_every == 0 or last:
-        _check_finite(state)
-        mean = float(state.loss_sum) / state.loss_steps
+        read_values(state, mesh, faults)
+        mean = state.loss_sum / state.loss_steps
         state.loss_sum, state.loss_steps = 0.0, 0
         state.rate.read(mean, step=state.step, schedule=schedule)
-        rate = state.optimizer.param_groups[0]["lr"]
         metrics = {
             "train/loss_nats_per_token": mean,
-            "train/gradient_norm": float(state.gradient_norm),
-            "train/learning_rate": rate,
+            "train/gradient_norm": state.gradient_norm,
+            "train/learning_rate": state.optimizer.param_groups[0]["lr"],
             "train/tokens": float(state.tokens),
         }
-        hooks.sink.log(state.step, metrics | hooks.throughput.read(state.tokens))
+        hooks.sink.log(state.step, metrics | hooks.measure() | hooks.throughput.read(state.tokens))
     if last or (config.validate_every and state.step % config.validate_every == 0):
         hooks.sink.log(state.step, hooks.validate())
         hooks.throughput.restart(state.tokens)
 
 
-def _check_finite(state: TrainState) -> None:
-    for what, value in (("loss", float(state.loss_sum)), ("norm of the gradient", float(state.gradient_norm))):
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"the {what} is {value} at step {state.step}: lower the learning rate and resume from the last "
-                "checkpoint"
-            )
+def read_values(state: TrainState, mesh: Mesh, faults: FaultConfig) -> None:
+    """Fetch the values of the newest steps from the device, and judge them.
+
+    Raises:
+        FaultyStepError: one of them must not have happened.
+    """
+    unread, state.unread = state.unread, []
+    if not unread:
+        return
+    parts = torch.stack([values.loss.double() for values in unread]).tolist()
+    norms = torch.stack([values.gradient_norm.double() for values in unread]).tolist()
+    for values, loss, norm in zip(unread, mesh.total_of_positions(*parts), norms, strict=True):
+        if wrong := state.watch.read(loss, norm, faults):
+            raise FaultyStepError(wrong, step=values.step, examples=values.examples)
+        state.loss_sum += loss
+        state.loss_steps += 1
+        state.gradient_norm = norm
+
+
+def _agree(mesh: Mesh, stop: GracefulStop, *, deadline: float, saving_failed: bool) -> tuple[str | None, bool]:
+    """(why to leave, if there is a reason anywhere; whether saving failed anywhere): the same on all processes."""
+    asked = [stop.requested == name for name in SIGNALS]
+    *signals, late, failed = mesh.processes.anywhere(*asked, time.monotonic() > deadline, saving_failed)
+    reasons = [name for name, sent in zip(SIGNALS, signals, strict=True) if sent]
+    return (reasons[0] if reasons else "its time is up" if late else None), failed

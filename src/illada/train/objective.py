@@ -74,7 +74,7 @@ class Objective(Protocol):
     """Of the positions, how many meet the vocabulary: for the count of FLOPs."""
 
     def normaliser(self, batch: Batch) -> int:
-        """What the loss of a step is divided by; `batch` is the whole step."""
+        """What the loss of a step is divided by, for these rows of it: the sum over its parts is that of the step."""
         ...
 
     def __call__(self, model: Transformer, batch: Batch, *, normaliser: int) -> Tensor:
@@ -120,12 +120,12 @@ class DiffusionObjective:
         self._chunk_logits = chunk_logits
 
     def normaliser(self, batch: Batch) -> int:
-        """What the loss of a step is divided by; `batch` is the whole step."""
+        """What the loss of a step is divided by, for these rows of it: the sum over its parts is that of the step."""
         if self._config.normaliser == "tokens":
             return batch.token_count
         if self._config.normaliser == "examples":
             return sum(len(row[row != PADDING].unique()) for row in batch.segments)
-        return max(1, int(self.corrupt(batch)[1].sum()))
+        return int(self.corrupt(batch)[1].sum())
 
     def corrupt(self, batch: Batch, *, segments: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """(x_t, where it is masked, t of every position), each [batch, length], on the device of the batch.
@@ -162,12 +162,13 @@ class DiffusionObjective:
         batch = batch.to(model.head_weight.device)
         noisy, masked, t = self.corrupt(batch, segments=segments)
         hidden = model(noisy, batch.segments if packed else None)
+        own = model.positions_here(noisy.shape[1])
         return diffusion_loss(
             hidden,
             model.head_weight,
-            clean=batch.tokens,
-            masked=masked,
-            weight=self._weight(batch, t),
+            clean=batch.tokens[:, own],
+            masked=masked[:, own],
+            weight=self._weight(batch, t)[:, own],
             normaliser=normaliser,
             chunk_logits=self._chunk_logits,
             focus=self._config.focus,
@@ -199,8 +200,8 @@ class NextTokenObjective:
         self._chunk_logits = chunk_logits
 
     def normaliser(self, batch: Batch) -> int:
-        """How many tokens are predicted in the whole step `batch`."""
-        return max(1, int(self.where(batch).sum()))
+        """How many tokens are predicted in these rows of the step."""
+        return int(self.where(batch).sum())
 
     def where(self, batch: Batch) -> Tensor:
         """True at the positions [batch, length] that predict the token behind them."""

@@ -1,10 +1,12 @@
 """AdamW as the papers use it, and the moving average of the weights."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from illada.distributed.gradients import by_mesh
+from illada.distributed.placement import local
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +29,11 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def build_optimizer(model: nn.Module, config: AdamWConfig) -> torch.optim.AdamW:
     """Fused AdamW over what trains of `model`; the loop sets the learning rate of each step."""
-    matrices = [parameter for parameter in trained(model).values() if parameter.dim() > 1]
-    vectors = [parameter for parameter in trained(model).values() if parameter.dim() <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    parameters = trained(model).values()
+    matrices = by_mesh(parameter for parameter in parameters if parameter.dim() > 1)
+    vectors = by_mesh(parameter for parameter in parameters if parameter.dim() <= 1)
+    groups = [{"params": group, "weight_decay": config.weight_decay} for group in matrices]
+    groups += [{"params": group, "weight_decay": 0.0} for group in vectors]
     return torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2), eps=config.eps, fused=True)
 
 
@@ -45,15 +46,14 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     }
 
 
-def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave."""
-    for name, parameter in trained(model).items():
-        prefix = f"{name}/"
-        state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        if state:
-            # `step` stays on the CPU in fp32, as the optimizer made it; the moments live with their parameter
+def begin_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Give AdamW the state of no step taken, where it has none yet: something to read a checkpoint into."""
+    for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+        if not optimizer.state.get(parameter):
             optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+                "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
             }
 
 
@@ -73,11 +73,6 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights of one more step."""
-        weights = [parameter.detach().float() for parameter in trained(model).values()]
-        torch._foreach_lerp_(list(self.tensors.values()), weights, 1 - self.decay)
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back the averages of a checkpoint."""
-        for name, average in self.tensors.items():
-            average.copy_(tensors[name])
+        """Take in the weights of one more step; each process averages its part of them."""
+        weights = [local(parameter.detach()).float() for parameter in trained(model).values()]
+        torch._foreach_lerp_([local(average) for average in self.tensors.values()], weights, 1 - self.decay)

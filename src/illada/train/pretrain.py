@@ -2,24 +2,28 @@
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from illada.checkpoint.saved import SavedModel, build
+from illada.checkpoint.saved import SavedModel, stored_values
 from illada.checkpoint.source import model_digest
-from illada.config import fingerprint
 from illada.data.corpus import Corpus, CorpusConfig, prepare
 from illada.data.loader import Loader
 from illada.data.packing import PackedRows, PackingConfig
+from illada.data.storage import is_url
+from illada.distributed.mesh import Mesh
+from illada.distributed.processes import joined
 from illada.durable import atomic_folder
 from illada.evaluate.bound import HeldOut, held_out_bound
 from illada.model.config import ModelConfig
-from illada.model.device import choose_device
-from illada.model.transformer import Transformer, initialize
+from illada.model.transformer import Transformer, initial_values
 from illada.train.objective import build_objective, check_objective
 from illada.train.run import Outcome, RunConfig, Task, check_folder, execute
+
+_REQUESTS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +86,23 @@ def run(
         ValueError: the configuration is not the run's, or the corpus or a checkpoint is not fit for use.
         OSError: the disk is full, say; the newest complete checkpoint stays.
     """
-    console = console or Console(quiet=True)
-    check_folder(folder, resume=resume)
-    device = choose_device(config.device)
-    if start is not None:
-        config = continued(config, start, cache)
-    corpus = prepare(config.corpus, cache, report=lambda text: console.print(text, markup=False, highlight=False))
-    if start is None:
-        config = replace(config, model=replace(config.model, vocab_size=corpus.tokenizer.vocab_size))
-    # first what may be refused: a folder that is there holds a run that has begun
-    return execute(config, folder, build_task(config, corpus, device, start), resume=resume, console=console)
+    with joined() as processes:
+        console = console if console is not None and processes.first else Console(quiet=True)
+        resume = resume or processes.restarted
+        check_folder(folder, resume=resume)
+        mesh = Mesh(config.mesh, processes=processes, device=processes.device(config.device))
+
+        def report(text: str) -> None:
+            console.print(text, markup=False, highlight=False)
+
+        if start is not None:
+            config = processes.in_turn(lambda: continued(config, start, cache))
+        corpus = processes.in_turn(lambda: prepare(config.corpus, cache, report=report))
+        if start is None:
+            config = replace(config, model=replace(config.model, vocab_size=corpus.tokenizer.vocab_size))
+        # first what may be refused: a folder that is there holds a run that has begun
+        task = build_task(config, corpus, start, mesh=mesh)
+        return execute(config, folder, task, resume=resume, console=console, mesh=mesh)
 
 
 def continued(config: PretrainConfig, start: SavedModel, cache: Path) -> PretrainConfig:
@@ -114,15 +125,13 @@ def continued(config: PretrainConfig, start: SavedModel, cache: Path) -> Pretrai
     return replace(config, model=start.model_config, corpus=replace(config.corpus, tokenizer=str(tokenizer)))
 
 
-def build_task(config: PretrainConfig, corpus: Corpus, device: torch.device, start: SavedModel | None = None) -> Task:
+def build_task(
+    config: PretrainConfig, corpus: Corpus, start: SavedModel | None = None, *, mesh: Mesh | None = None
+) -> Task:
     """A new model or that of `start`, the rows of the corpus, the objective and the held-out bound."""
-    if start is None:
+    with torch.device("meta"):
         model = Transformer(config.model)
-        initialize(model, seed=config.seed)
-    else:
-        model = build(start, device=device, dtype=torch.float32).train()
-    # the manifests hold the SHA-256 of every token
-    identity = [fingerprint(shards.manifest) for shards, _ in corpus.train]
+    identity = [shards.identity for shards, _ in corpus.train]
     pad, mask_id = corpus.tokenizer.specials.pad, corpus.tokenizer.specials.mask
     sources = [
         (PackedRows(shards, config.packing, seed=config.seed, pad=pad), weight) for shards, weight in corpus.train
@@ -130,13 +139,19 @@ def build_task(config: PretrainConfig, corpus: Corpus, device: torch.device, sta
     held_out = HeldOut.from_shards(corpus.held_out, rows=config.held_out.rows, length=config.packing.length)
     return Task(
         title="pre-training",
-        model=model.to(device),
+        model=model,
+        values=partial(initial_values, config.model, seed=config.seed) if start is None else stored_values(start),
         tokenizer=corpus.tokenizer,
-        loader=Loader(sources, seed=config.seed),
+        loader=Loader(sources, seed=config.seed, readers=_readers(corpus)),
         data_identity=identity if start is None else [*identity, model_digest(start.folder)],
         row_length=config.packing.length,
         objective=build_objective(config.objective, config.noise, mask_id=mask_id, seed=config.seed),
         measure=lambda model: held_out_bound(
-            model, held_out, mask_id=mask_id, samples=config.held_out.samples
+            model, held_out, mask_id=mask_id, samples=config.held_out.samples, mesh=mesh
         ).metrics(),
     )
+
+
+def _readers(corpus: Corpus) -> int:
+    """One row at a time from a disk; from an object store several, since each waits for its answer."""
+    return _REQUESTS_AT_ONCE if any(is_url(shards.location) for shards, _ in corpus.train) else 1

@@ -3,9 +3,11 @@
 RUN/config.json          the configuration, as it was run
 RUN/metrics.jsonl        one JSON object per reading
 RUN/checkpoints/step_*/  see `illada.checkpoint.native`
+RUN/rollbacks.jsonl      where it went back from a fault: see `illada.train.faults`
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -15,38 +17,51 @@ import tyro
 from rich.console import Console
 
 from illada.checkpoint.adapter import AdapterCard
-from illada.checkpoint.native import (
-    checkpoint_path,
-    copy_tensors,
-    list_checkpoints,
-    load_checkpoint,
-    retain,
-    save_checkpoint,
-)
+from illada.checkpoint.native import copy_tensors, list_checkpoints
+from illada.checkpoint.saver import Saver
 from illada.config import from_json, to_dict, to_json
 from illada.data.loader import Loader
 from illada.data.tokenizer import Tokenizer
+from illada.distributed.mesh import Mesh, MeshConfig, alone
+from illada.distributed.placement import fill
+from illada.distributed.processes import PeerError
+from illada.distributed.sharding import Layout, distribute, release
+from illada.distributed.stragglers import ForwardClock, spread_of_processes
 from illada.durable import write_text
 from illada.model.accounting import count_flops
+from illada.model.attention import Share
 from illada.model.config import ModelConfig
 from illada.model.transformer import Transformer
 from illada.track.console import ProgressBar
-from illada.track.sinks import Broadcast, JsonlFile, Sink, TensorBoard
-from illada.track.throughput import Throughput
+from illada.track.sinks import Broadcast, JsonlFile, TensorBoard
+from illada.track.throughput import Throughput, peak_memory
+from illada.train.faults import FaultConfig, FaultyStepError
 from illada.train.learning_rate import LearningRate, WarmupConstantCosine
-from illada.train.loop import Hooks, LoopConfig, TrainState, fit
+from illada.train.loop import Hooks, LoopConfig, TrainState, check_divisible, fit
 from illada.train.objective import NoiseConfig, Objective, ObjectiveName
-from illada.train.optimizer import (
-    AdamWConfig,
-    WeightAverage,
-    build_optimizer,
-    load_optimizer_tensors,
-    optimizer_tensors,
-    trained,
-)
+from illada.train.optimizer import AdamWConfig, WeightAverage, build_optimizer, trained
+from illada.train.session import Session
+from illada.train.step import compute_dtype
 
-_LIVE = "live/"
-"""Prefix of the weights that train, beside the optimizer's tensors of a run whose model is the average."""
+_SIGNS_OF_A_LOST_PEER = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Timed out waiting",
+    "remote process exited",
+)
+"""In what gloo and NCCL say."""
+_NEUTRAL_OF_THE_LOOP = (
+    "max_minutes",
+    "micro_batch_size",
+    "accumulation",
+    "compile",
+    "activation_checkpointing",
+    "background_saving",
+    "keep_last",
+    "keep_every",
+)
+"""Settings that decide nothing about the result, but for rounding: a run may resume with others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +75,8 @@ class RunConfig:
     learning_rate: LearningRate = field(default_factory=WarmupConstantCosine)
     loop: Annotated[LoopConfig, tyro.conf.arg(name="")] = field(default_factory=LoopConfig)
     """Its flags stand without a prefix: --steps, not --loop.steps."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    faults: FaultConfig = field(default_factory=FaultConfig)
     average_decay: float | None = None
     """Decay of a moving average of the weights; where given, the average is what is measured and saved as the model."""
     tensorboard: bool = False
@@ -97,6 +114,9 @@ class Task:
     objective: Objective
     measure: Callable[[Transformer], dict[str, float]]
     """Metrics on held-out data."""
+    values: Callable[[str, torch.Size], torch.Tensor] | None = None
+    """What a parameter of this name and shape begins with; None: the model has its values already. With it, `model`
+    may be on the meta device: then no process ever holds all of it."""
     adapter: AdapterCard | None = None
     """Where an adapter trains, and the rest of the model does not."""
 
@@ -116,57 +136,66 @@ def check_folder(folder: Path, *, resume: bool) -> None:
         raise FileExistsError(f"{folder} holds a run already: add --resume to go on with it, or choose another folder")
 
 
-def execute(config: ConfigT, folder: Path, task: Task, *, resume: bool, console: Console) -> Outcome:
-    """Train from the beginning, or from the newest checkpoint in `folder`.
+def execute(
+    config: ConfigT, folder: Path, task: Task, *, resume: bool, console: Console, mesh: Mesh | None = None
+) -> Outcome:
+    """Train from the beginning, or from the newest sound checkpoint in `folder`.
 
     Raises:
-        ValueError: the configuration or the data is not the run's, or a checkpoint is not fit for use.
+        ValueError: the configuration or the data is not the run's, or no checkpoint is fit for use.
         OSError: the disk is full, say; the newest complete checkpoint stays.
+        FloatingPointError: a step went wrong, and going back has not helped.
+        PeerError: another process of the job has gone.
     """
-    state = new_state(config, task)
-    _check_or_write_config(config, folder, resume=resume)
-    checkpoints = list_checkpoints(folder / "checkpoints")
-    if checkpoints:
-        restore(state, checkpoints[-1][1], tokenizer=task.tokenizer, data_identity=task.data_identity)
-    # without a checkpoint the run begins again, and so do its metrics
-    stopped_by = _train(config, folder, state, task, console, resume_at=state.step if checkpoints else -1)
+    mesh = mesh or alone(torch.device("cpu"))
+    check_divisible(config.loop, mesh)
+    clock = ForwardClock(task.model, device=mesh.device)
+    state = new_state(config, task, mesh)
+    if mesh.processes.first:
+        _check_or_write_config(config, folder, resume=resume)
+    session = Session(
+        folder=folder,
+        state=state,
+        mesh=mesh,
+        tokenizer=task.tokenizer,
+        model_config=task.model_config,
+        data_identity=task.data_identity,
+        adapter=task.adapter,
+        faults=config.faults,
+        saver=Saver(
+            folder / "checkpoints",
+            keep_last=config.loop.keep_last,
+            keep_every=config.loop.keep_every,
+            background=config.loop.background_saving,
+            cuda=mesh.device.type == "cuda",
+        ),
+        report=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
+    )
+    with _peers_in_sight(mesh):
+        resumed = session.begin()
+        stopped_by = _train(config, session, task, clock, console, resumed=resumed)
     newest = list_checkpoints(folder / "checkpoints")[-1][1]
     return Outcome(folder=folder, checkpoint=newest, steps=state.step, stopped_by=stopped_by)
 
 
-def new_state(config: RunConfig, task: Task) -> TrainState:
-    """The state of a run before its first step."""
+def new_state(config: RunConfig, task: Task, mesh: Mesh) -> TrainState:
+    """The state of a run before its first step, its model laid out over the mesh."""
+    layout = Layout(
+        dtype=compute_dtype(config.loop.precision, mesh.device),
+        activation_checkpointing=config.loop.activation_checkpointing,
+        compile=config.loop.compile,
+        float8=config.loop.fp8,
+        keep_gathered=config.loop.accumulation == "whole" and config.loop.micro_batches(mesh.data_size) > 1,
+    )
+    distribute(task.model, mesh, layout)
+    if task.values is not None:
+        fill(task.model, task.values)
     return TrainState(
         model=task.model,
         optimizer=build_optimizer(task.model, config.optimizer),
         loader=task.loader,
         average=None if config.average_decay is None else WeightAverage(task.model, decay=config.average_decay),
     )
-
-
-def restore(state: TrainState, checkpoint: Path, *, tokenizer: Tokenizer, data_identity: list[str]) -> None:
-    """Put a run back to where `checkpoint` was saved.
-
-    Raises:
-        ValueError: the checkpoint is damaged, of another shape, of another tokenizer or data, or holds no training
-            state.
-    """
-    saved = load_checkpoint(checkpoint, with_optimizer=True)
-    if saved.tokenizer.fingerprint != tokenizer.fingerprint:
-        raise ValueError(f"{checkpoint} was trained with another tokenizer than the corpus has")
-    if "step" not in saved.state:
-        raise ValueError(f"{checkpoint} holds weights but no training state: it can be loaded, not resumed")
-    if saved.state["corpus"] != data_identity:
-        raise ValueError(f"{checkpoint} was trained on another corpus: the sources have changed since the run began")
-    weights, average = saved.weights, {}
-    if state.average is not None:
-        # with an average, `weights` of the checkpoint are the averaged ones: the live ones lie with the optimizer
-        average = weights
-        weights = {key[len(_LIVE) :]: value for key, value in saved.optimizer.items() if key.startswith(_LIVE)}
-        state.average.load(average)
-    copy_tensors(trained(state.model), weights, source=str(checkpoint))
-    load_optimizer_tensors(state.model, state.optimizer, saved.optimizer)
-    state.load_plain(saved.state)
 
 
 def _check_or_write_config(config: ConfigT, folder: Path, *, resume: bool) -> None:
@@ -177,8 +206,9 @@ def _check_or_write_config(config: ConfigT, folder: Path, *, resume: bool) -> No
         return
     began = to_dict(from_json(type(config), path.read_text()))
     now = to_dict(config)
-    # how long a session may take decides nothing about the result
-    began["loop"]["max_minutes"] = now["loop"]["max_minutes"]
+    began["mesh"], began["faults"]["pause_minutes"] = now["mesh"], now["faults"]["pause_minutes"]
+    for name in _NEUTRAL_OF_THE_LOOP:
+        began["loop"][name] = now["loop"][name]
     if differing := _differences(began, now):
         raise ValueError(f"the run in {folder} began with another configuration: {'; '.join(differing)}")
 
@@ -195,69 +225,105 @@ def _differences(began: dict[str, Any], now: dict[str, Any], prefix: str = "") -
 
 
 def _train(
-    config: RunConfig, folder: Path, state: TrainState, task: Task, console: Console, *, resume_at: int
+    config: RunConfig, session: Session, task: Task, clock: ForwardClock, console: Console, *, resumed: bool
 ) -> str | None:
+    state, mesh = session.state, session.mesh
     head = task.objective.head_fraction
     flops = count_flops(task.model_config, length=task.row_length, head_fraction=head).training
-    throughput = Throughput(flops_per_token=flops, device=state.model.embedding.weight.device)
+    throughput = Throughput(flops_per_token=flops, device=mesh.device, devices=mesh.processes.size)
     measured = _Measured(state)
 
     def validate() -> dict[str, float]:
         with measured as model:
             return task.measure(model)
 
-    def save() -> None:
-        _save(state, config, folder, task)
-
     with ProgressBar(console, title=task.title, total_steps=config.loop.steps) as progress:
-        sinks: list[Sink] = [JsonlFile(folder / "metrics.jsonl", resume_at=resume_at), progress]
-        if config.tensorboard:
-            sinks.append(TensorBoard(folder / "tensorboard"))
-        sink = Broadcast(sinks)
+        sinks, metrics = _sinks(config, session.folder, progress, resume_at=state.step if resumed else -1, mesh=mesh)
+        hooks = Hooks(
+            validate=validate,
+            save=session.save,
+            sink=sinks,
+            progress=progress,
+            throughput=throughput,
+            saving_failed=lambda: session.saver.failed,
+            measure=lambda: _measure_processes(session, clock),
+        )
         try:
-            return fit(
-                state,
-                config.loop,
-                loss=task.objective,
-                normaliser=task.objective.normaliser,
-                schedule=config.learning_rate,
-                clip_norm=config.optimizer.clip_norm,
-                hooks=Hooks(validate=validate, save=save, sink=sink, progress=progress, throughput=throughput),
-            )
+            while True:
+                try:
+                    return fit(
+                        state,
+                        config.loop,
+                        loss=task.objective,
+                        normaliser=task.objective.normaliser,
+                        schedule=config.learning_rate,
+                        clip_norm=config.optimizer.clip_norm,
+                        hooks=hooks,
+                        mesh=mesh,
+                        faults=config.faults,
+                        stop=session.stop,
+                    )
+                except FaultyStepError as fault:
+                    session.roll_back(fault, metrics)
         finally:
-            sink.close()
+            session.saver.close()
+            sinks.close()
 
 
-def _save(state: TrainState, config: RunConfig, folder: Path, task: Task) -> None:
-    live = {name: parameter.detach() for name, parameter in trained(state.model).items()}
-    extra = {} if state.average is None else {f"{_LIVE}{name}": tensor for name, tensor in live.items()}
-    root = folder / "checkpoints"
-    save_checkpoint(
-        checkpoint_path(root, state.step),
-        model_config=task.model_config,
-        weights=live if state.average is None else state.average.tensors,
-        tokenizer=task.tokenizer,
-        optimizer=optimizer_tensors(state.model, state.optimizer) | extra,
-        state=state.plain() | {"corpus": task.data_identity},
-        adapter=task.adapter,
-    )
-    retain(root, last=config.loop.keep_last, every=config.loop.keep_every)
+def _sinks(
+    config: RunConfig, folder: Path, progress: ProgressBar, *, resume_at: int, mesh: Mesh
+) -> tuple[Broadcast, JsonlFile | None]:
+    """Where metrics go: nowhere but on the first process."""
+    if not mesh.processes.first:
+        return Broadcast([]), None
+    # without a checkpoint the run begins again, and so do its metrics
+    metrics = JsonlFile(folder / "metrics.jsonl", resume_at=resume_at)
+    more = [TensorBoard(folder / "tensorboard")] if config.tensorboard else []
+    return Broadcast([metrics, progress, *more]), metrics
+
+
+def _measure_processes(session: Session, clock: ForwardClock) -> dict[str, float]:
+    """Memory, and how evenly the processes compute."""
+    mesh = session.mesh
+    each = mesh.processes.gather([clock.read(), float(peak_memory(mesh.device))])
+    seconds, memory = zip(*each, strict=True)
+    metrics = {"train/peak_memory_gib": max(memory) / 2**30} | session.saver.timings()
+    return metrics | (spread_of_processes(seconds) if len(each) > 1 else {})
+
+
+@contextlib.contextmanager
+def _peers_in_sight(mesh: Mesh) -> Iterator[None]:
+    """A process that dies takes the job down: the others say so in one line, and leave."""
+    try:
+        yield
+    except RuntimeError as error:
+        if mesh.alone or not any(sign in str(error) for sign in _SIGNS_OF_A_LOST_PEER):
+            raise
+        raise PeerError(
+            "another process of the job has gone: start the same command with --resume, or let torchrun do so with "
+            "--max-restarts"
+        ) from error
 
 
 class _Measured:
-    """While entered, the model holds the weights that are to be measured: the average's, where there is one."""
+    """While entered, the model holds the weights that are to be measured, and computes whole rows."""
 
     def __init__(self, state: TrainState) -> None:
         self._state = state
         self._live: dict[str, torch.Tensor] = {}
+        self._share: Share | None = None
 
     def __enter__(self) -> Transformer:
         model, average = self._state.model, self._state.average
+        release(model)
+        self._share, model.share = model.share, None  # without gradients there is room for whole rows
         if average is not None:
             self._live = {name: parameter.detach().clone() for name, parameter in trained(model).items()}
             copy_tensors(trained(model), average.tensors, source="the average")
         return model
 
     def __exit__(self, *exception: object) -> None:
+        release(self._state.model)
+        self._state.model.share = self._share
         if self._live:
             copy_tensors(trained(self._state.model), self._live, source="the run")

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+import torch
 from rich.console import Console
 
 from illada.checkpoint.huggingface.configuration import Overrides
+from illada.checkpoint.saved import stored_values
 from illada.checkpoint.source import model_digest, open_start
 from illada.config import fingerprint
 from illada.data.dialogues import Example
@@ -21,8 +23,9 @@ from illada.data.instructions import InstructionSet, InstructionStream
 from illada.data.loader import Loader
 from illada.data.packing import PackedRows, PackingConfig, RowSource
 from illada.data.tokenizer import Tokenizer
+from illada.distributed.mesh import Mesh
+from illada.distributed.processes import joined
 from illada.evaluate.response import response_bound
-from illada.model.device import choose_device
 from illada.model.lora import LoraConfig
 from illada.model.transformer import Transformer
 from illada.train.adapting import build_to_train
@@ -92,10 +95,43 @@ def run(
             no template, another run's configuration.
         OSError: the disk is full, say; the newest complete checkpoint stays.
     """
-    console = console or Console(quiet=True)
-    check_folder(folder, resume=resume)
-    device = choose_device(config.device)
-    saved = open_start(start, overrides or Overrides(), attention=attention_for(config.objective))
+    with joined() as processes:
+        console = console if console is not None and processes.first else Console(quiet=True)
+        resume = resume or processes.restarted
+        check_folder(folder, resume=resume)
+        mesh = Mesh(config.mesh, processes=processes, device=processes.device(config.device))
+        check_processes(config, processes.size)
+        given = overrides or Overrides()
+        config, task = processes.in_turn(
+            lambda: prepare_task(config, start=start, cache=cache, overrides=given, device=mesh.device, console=console)
+        )
+        return execute(config, folder, task, resume=resume, console=console, mesh=mesh)
+
+
+def check_processes(config: SftConfig, count: int) -> None:
+    """Refuse an adapter in a job of several processes: its base is whole, and may be held in few bits.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if config.lora.rank is not None and count > 1:
+        raise ValueError(
+            f"an adapter (lora.rank {config.lora.rank}) trains in one process, and this job has {count}: start it "
+            "without torchrun"
+        )
+
+
+def prepare_task(
+    config: SftConfig, *, start: Path, cache: Path, overrides: Overrides, device: torch.device, console: Console
+) -> tuple[SftConfig, Task]:
+    """The configuration with its number of steps, and what it trains: the model in `start`, on encoded dialogues.
+
+    Raises:
+        FileNotFoundError: the checkpoint or a file of dialogues does not exist.
+        ValueError: rows longer than the model's context, an objective that its attention does not allow, a broken line,
+            or no template.
+    """
+    saved = open_start(start, overrides, attention=attention_for(config.objective))
     check_objective(config.objective, saved.model_config.attention)
     if config.length > (limit := saved.model_config.max_length):
         raise ValueError(f"rows of {config.length} tokens exceed the model's context of {limit}: shorten the rows")
@@ -113,8 +149,10 @@ def run(
     digest = model_digest(saved.folder)
     identity = [fingerprint(config.instructions), corpus.folder.name, digest]
     model, adapter = build_to_train(saved, config.lora, device=device, seed=config.seed, start=start, digest=digest)
-    task = replace(_build_task(config, model, saved.tokenizer, corpus, sources, identity), adapter=adapter)
-    return execute(config, folder, task, resume=resume, console=console)
+    task = _build_task(config, model, saved.tokenizer, corpus, sources, identity)
+    if adapter is None:
+        return config, replace(task, values=stored_values(saved))
+    return config, replace(task, adapter=adapter)
 
 
 def row_sources(config: SftConfig, corpus: InstructionCorpus, *, pad: int, eos: int) -> list[tuple[RowSource, float]]:

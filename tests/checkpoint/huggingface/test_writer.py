@@ -190,7 +190,7 @@ def test_a_disk_that_is_full(native, tmp_path, monkeypatch):
     def fail(*arguments, **options):
         raise safetensors.SafetensorError("No space left on device")
 
-    monkeypatch.setattr(safetensors.torch, "save_file", fail)
+    monkeypatch.setattr("illada.checkpoint.stored.save_file", fail)
     with pytest.raises(OSError, match=r"cannot write model\.safetensors: No space left"):
         export(native(), tmp_path / "out", ExportConfig(layout="illada"))
     assert not (tmp_path / "out").exists()

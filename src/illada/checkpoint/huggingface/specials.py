@@ -6,7 +6,8 @@ from typing import Any
 
 from illada.checkpoint.huggingface.configuration import read_json
 from illada.checkpoint.huggingface.layouts import Layout
-from illada.data.tokenizer import DEFAULT_TEXTS, Tokenizer, named_specials
+from illada.data.tokenizer import Tokenizer
+from illada.data.tokenizer_files import DEFAULT_TEXTS, named_specials
 
 GENERATION = "generation_config.json"
 

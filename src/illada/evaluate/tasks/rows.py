@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from illada.data.sources import json_records
+from illada.data.formats import json_records
 from illada.evaluate.task import HubData, Kind, Row
 
 LETTERS = "ABCDEFGHIJ"
