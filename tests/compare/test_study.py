@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from illada.compare.plan import differing
-from illada.compare.study import Arm, Claim, Study, Sweep
-from illada.recipes.comparison import SCALES, STUDIES, matched, planning, shortened
+from illada.compare.study import Arm, Claim, Study, Sweep, shortened
+from illada.recipes.comparison import SCALES, STUDIES, matched, planning
 
 from .conftest import CAUSAL, small_plan, small_study
 

@@ -11,9 +11,9 @@ from illada.cli.flags import parse
 from illada.compare.conduct import conduct
 from illada.compare.folder import REPORT, write_study
 from illada.compare.run import Interrupted, Pool
-from illada.compare.study import Study
+from illada.compare.study import Study, shortened
 from illada.compare.summary import summarize
-from illada.recipes.comparison import SCALES, STUDIES, shortened
+from illada.recipes.comparison import SCALES, STUDIES
 
 
 @dataclass(frozen=True, kw_only=True)

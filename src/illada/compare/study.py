@@ -1,6 +1,6 @@
 """A study as data: a plan, arms that change fields of it by name, seeds, and claims about differences."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from illada.compare.plan import Plan, changed
@@ -96,3 +96,40 @@ class Study:
     def planned(self, arm: Arm) -> Plan:
         """The plan of an arm, for equal tokens."""
         return changed(self.plan, dict(arm.changes))
+
+
+def shortened(study: Study, share: float) -> Study:
+    """The same study with a share of the steps and of the questions: to see that it runs, not to learn from it.
+
+    Raises:
+        ValueError: a share that is none.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"the share of a study must be above 0 and at most 1, got {share}")
+    if share == 1:
+        return study
+    plan = study.plan
+    for name in ("text", "lessons"):
+        if (stage := getattr(plan, name)) is not None:
+            looks = getattr(stage, "looks", 1)
+            pace = replace(stage.pace, steps=max(looks, round(share * stage.pace.steps)))
+            plan = replace(plan, **{name: replace(stage, pace=pace)})
+    exam = plan.exam
+    few = {
+        name: min(getattr(exam, name), max(2, round(share * getattr(exam, name))))
+        for name in ("questions", "seen", "choices", "likelihoods")
+    }
+    arms = tuple(
+        replace(
+            arm,
+            changes=tuple(
+                (name, max(1, round(share * value)) if name.endswith("pace.steps") else value)
+                for name, value in arm.changes
+            ),
+        )
+        for arm in study.arms
+    )
+    rates = study.sweep.rates[:2]
+    return replace(
+        study, plan=replace(plan, exam=replace(exam, **few)), arms=arms, sweep=replace(study.sweep, rates=rates)
+    )
