@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from illada.data.shards import TokenShards
+from illada.data.token_files import TokenFiles
 from illada.data.skills.problem import LEVELS
 from illada.data.skills.registry import items, named_skills
 from illada.data.tokenizer import Tokenizer
@@ -116,7 +116,7 @@ def _problems(skill: str, count: int, levels: tuple[int, ...]) -> tuple[Pair, ..
 class Text:
     """Running text that gaps are made in."""
 
-    shards: TokenShards
+    shards: TokenFiles
     tokenizer: Tokenizer
 
 

@@ -117,7 +117,7 @@ def text_task(plan: Plan, stage: TextStage, corpus: Corpus) -> Task:
         model=opening.model(plan.model, seed=plan.seed),
         tokenizer=corpus.tokenizer,
         loader=Loader(sources, seed=plan.seed),
-        data_identity=[fingerprint(shards.manifest) for shards, _ in corpus.train],
+        data_identity=[shards.identity for shards, _ in corpus.train],
         row_length=length,
         objective=build_objective(plan.objective, stage.noise, mask_id=mask_id, seed=plan.seed),
         measure=lambda model: held_out_bound(
@@ -201,7 +201,7 @@ def dialogue(pair: Pair) -> Dialogue:
 
 def instruction_folder(lessons: Lessons, tokenizer: Tokenizer, text: Text | None, places: Places) -> Path:
     """Exercises on the disk, encoded once for all runs that learn them."""
-    origin = "" if text is None else fingerprint(text.shards.manifest)
+    origin = "" if text is None else text.shards.identity
     name = _named_after(_FORMAT, fingerprint(lessons), tokenizer.fingerprint, origin)
     folder = places.cache / "lessons" / name
     if not folder.exists():
