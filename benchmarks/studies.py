@@ -7,7 +7,6 @@ The studies are carried out by the command; this only copies what they found.
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ from rich.table import Table
 
 from card import describe_run, print_card, publish
 from illada.compare.figures import Bar, bars
-from illada.compare.folder import REPORT, RESULTS, SECONDS
-from illada.compare.report import claims_figure, final
+from illada.compare.folder import RESULTS, SECONDS
+from illada.compare.report import claims_figure, final, report
 from illada.compare.verdict import is_share, told
 from illada.evaluate.markup import STYLE
 
@@ -41,7 +40,7 @@ def main() -> None:
     for name in settings.studies:
         folder = settings.pool / name
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        shutil.copy(folder / REPORT, settings.docs / f"{name}.html")
+        (settings.docs / f"{name}.html").write_text(report(results, command=f"illada compare {name}"), encoding="utf-8")
         (settings.docs / f"{name}.svg").write_text(figure(results), encoding="utf-8")
         (settings.docs / f"{name}.md").write_text(page(results, minutes(folder)), encoding="utf-8")
         records[name] = record(results, minutes(folder))
