@@ -124,7 +124,7 @@ def _looks(results: Results) -> list[str]:
             if len(rows) > 1:
                 points = tuple(
                     Point(
-                        x=row["at"] * len(rows),
+                        x=row["at"] * results["axis_end"],
                         y=row["value"],
                         low=row["interval"]["low"],
                         high=row["interval"]["high"],
@@ -133,7 +133,9 @@ def _looks(results: Results) -> list[str]:
                 )
                 some.append(Curve(name=arm["name"], points=points))
         if some:
-            found.append(curves(some, title=f"{name} on the way", across_is=results["axis"] or "looks", share=True))
+            found.append(
+                curves(some, title=f"{name} on the way", across_is=results["axis"] or "share of the stage", share=True)
+            )
     return ["<h2>On the way</h2>", *found] if found else []
 
 

@@ -68,7 +68,9 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     sweep: Sweep = Sweep()
     axis: str = ""
-    """What the arms' `at` counts."""
+    """What the arms' `at` counts; where they have none, what the looks at a stage count."""
+    axis_end: float = 1.0
+    """How many of it a whole stage is."""
     note: str = ""
     """What a reader has to know of the scale."""
 

@@ -23,6 +23,7 @@ def summarize(conducted: Conducted) -> dict[str, Any]:
         "question": study.question,
         "note": study.note,
         "axis": study.axis,
+        "axis_end": study.axis_end,
         "seeds": list(study.seeds),
         "plan": to_dict(study.plan),
         "arms": [_arm(conducted, arm) for arm in study.arms],

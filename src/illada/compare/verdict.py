@@ -67,7 +67,7 @@ class Verdict:
             return f"The opposite is shown at this scale. The claim was: {claim.says} ({facts})."
         if self.outcome == "at the end of the scale":
             return f"Nothing can be said of this: {claim.says}. Both arms are at the end of the scale ({facts})."
-        most = gap_told(measure, max(abs(low), abs(high)))
+        most = gap_told(measure, max(abs(low), abs(high))).removeprefix("+")
         return f"Not decided: {claim.says} ({facts}). Differences of up to {most} are not excluded."
 
 

@@ -217,6 +217,7 @@ def sft_epochs(scale: Scale) -> Study:
         name="sft_epochs",
         question="Does fine-tuning go on to help for twelve epochs over the same examples?",
         axis="epochs",
+        axis_end=float(epochs),
         plan=plan,
         # the rate that the sweep of `matched` took for both, so that their pre-training is shared
         sweep=Sweep(rates=(1.5e-3,)),
