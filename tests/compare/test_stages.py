@@ -12,6 +12,7 @@ from illada.compare.stages import (
     FirstTokens,
     Opening,
     encoded,
+    held_out_pairs,
     instruction_folder,
     lesson_task,
     lesson_tokenizer,
@@ -91,9 +92,11 @@ def test_the_held_out_loss_of_both_objectives_counts_by_the_same_tokens(pool):
         task = lesson_task(one, one.lessons, opening, None, pool.places)
         [loss] = task.measure(task.model.eval()).values()
         losses.append(loss)
-    examples = encoded([("Larger: 1 or 2", "2")], tokenizer)
-    filled = len(on_canvas(examples[0], plan.lessons.examples, eos=tokenizer.specials.eos).response)
-    assert losses[0] / losses[1] == pytest.approx(filled / len(examples[0].response), rel=0.2)
+    examples = encoded(held_out_pairs(plan.lessons, None), tokenizer)
+    filled = [on_canvas(example, plan.lessons.examples, eos=tokenizer.specials.eos) for example in examples]
+    more = sum(len(one.response) for one in filled) / sum(len(one.response) for one in examples)
+    assert more > 1
+    assert losses[0] / losses[1] == pytest.approx(more, rel=0.2)
 
 
 def test_a_text_of_which_there_is_no_more_has_as_many_rows(pool, tmp_path):

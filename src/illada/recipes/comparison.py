@@ -280,7 +280,7 @@ def data_constrained(scale: Scale) -> Study:
 
 def length(scale: Scale) -> Study:
     """Answers that grow block by block against a fixed canvas."""
-    lessons = Lessons(skills=("repeat", "reverse", "sudoku"), levels=(1,), problems=10_000)
+    lessons = Lessons(skills=("repeat", "reverse", "sudoku"), levels=(1,), problems=3000)
     stage = _lessons(lessons, pace=_pace(scale, 300, batch_size=48))
     # a canvas of several blocks is learnt too, as the one that generation is asked for
     stage = replace(stage, examples=replace(stage.examples, long_canvas_probability=0.15, longest_canvas=2))
@@ -311,7 +311,7 @@ def length(scale: Scale) -> Study:
 
 def scoring(scale: Scale) -> Study:
     """Choices by confidence against choices by likelihood, of the same model."""
-    lessons = Lessons(skills=("repeat", "reverse", "sudoku", "compare"), levels=(1,), problems=10_000)
+    lessons = Lessons(skills=("repeat", "reverse", "sudoku", "compare"), levels=(1,), problems=3000)
     plan = _plan(
         scale,
         lessons=_lessons(lessons, pace=_pace(scale, 300, batch_size=48)),
