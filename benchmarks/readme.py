@@ -6,6 +6,7 @@ python benchmarks/readme.py --check    exit with 1 if it is not what the files s
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +72,17 @@ def claim_cells(claim: dict[str, Any]) -> list[str]:
 
 
 def table() -> str:
-    """The table in Markdown."""
-    lines = ["| what | measured | with |", "|---|---|---|"]
-    for path in sorted(RESULTS.glob("*.json")):
-        result = json.loads(path.read_text())
-        subject = result["subject"]
-        command = f"`{result.get('command', f'python benchmarks/{subject}.py')}`"
-        if subject in ROWS:  # the studies have a table of their own
-            lines += [f"| {what} | {value} | {command} |" for what, value in ROWS[subject](result)]
-    return "\n".join(lines) + f"\n\n{machine()}\n"
+    """The tables in Markdown, a part of the package each."""
+    found = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]
+    lines = []
+    for title, subjects in PARTS.items():
+        lines += [f"**{title}**", "", "| what | measured | with |", "|---|---|---|"]
+        for subject, rows_of in subjects.items():
+            for result in (one for one in found if one["subject"] == subject):
+                command = f"`{result.get('command', f'python benchmarks/{subject}.py')}`"
+                lines += [f"| {what} | {value} | {command} |" for what, value in rows_of(result)]
+        lines += [""]
+    return "\n".join(lines) + f"\n{machine()}\n"
 
 
 def machine() -> str:
@@ -280,25 +283,31 @@ def choices_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-ROWS = {
-    "canvases": canvases_rows,
-    "chaos": chaos_rows,
-    "checkpoints": checkpoints_rows,
-    "choices": choices_rows,
-    "base_bound": base_bound_rows,
-    "crowd": crowd_rows,
-    "demo": demo_rows,
-    "fast_generation": fast_generation_rows,
-    "frontier": frontier_rows,
-    "generate": generate_rows,
-    "load_8b": load_8b_rows,
-    "lora": lora_rows,
-    "plan_memory": plan_memory_rows,
-    "scoring": scoring_rows,
-    "styles": styles_rows,
-    "train_step": train_step_rows,
-    "twin": twin_rows,
+PARTS: dict[str, dict[str, Callable[[dict[str, Any]], list[tuple[str, str]]]]] = {
+    "Learning": {
+        "demo": demo_rows,
+        "base_bound": base_bound_rows,
+        "styles": styles_rows,
+        "lora": lora_rows,
+        "train_step": train_step_rows,
+    },
+    "Writing": {
+        "canvases": canvases_rows,
+        "fast_generation": fast_generation_rows,
+        "frontier": frontier_rows,
+        "twin": twin_rows,
+        "crowd": crowd_rows,
+        "generate": generate_rows,
+    },
+    "Scoring": {"choices": choices_rows, "scoring": scoring_rows},
+    "Large models, many processes": {
+        "load_8b": load_8b_rows,
+        "plan_memory": plan_memory_rows,
+        "checkpoints": checkpoints_rows,
+        "chaos": chaos_rows,
+    },
 }
+"""What the README shows, in its order: title -> subject -> the rows of a result. Studies have tables of their own."""
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Literal
 
 import torch
 
-from illada.data.token_files import TokenFiles
 from illada.data.skills.problem import LEVELS
 from illada.data.skills.registry import items, named_skills
+from illada.data.token_files import TokenFiles
 from illada.data.tokenizer import Tokenizer
 from illada.seeding import Stream
 
