@@ -107,7 +107,7 @@ import illada.model.layers as layers
 forward = layers.SwiGLU.forward
 
 def slow(self, x):
-    time.sleep(0.005)
+    time.sleep(0.05)
     return forward(self, x)
 
 import os
