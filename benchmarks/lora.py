@@ -3,9 +3,9 @@
 python benchmarks/lora.py --out benchmarks/results/lora_cpu2_202611.json
 
 Two parts. What is learnt: the base model of the package is fine-tuned on one skill, with all weights and with adapters
-beside weights in fp32, int8 and int4; exact match before and after, what changed, and how far the merged model is from
-the adapted one. What it takes: the peak of a process that has done nothing else while it trains a larger model for a
-few steps, over what it had before.
+beside weights in fp32, bf16, int8 and int4; exact match before and after, what changed, and how far the merged model is
+from the adapted one. Exact match tells of learning above what one answer to every question gets. What it takes: the
+peak of a process that has done nothing else while it trains a larger model for a few steps, over what it had before.
 """
 
 import json
@@ -28,7 +28,7 @@ from illada.checkpoint.native import load_checkpoint, save_checkpoint
 from illada.checkpoint.source import open_model
 from illada.data.example_rows import ExamplePacking
 from illada.data.instruction_corpus import InstructionConfig
-from illada.data.skills.registry import items
+from illada.data.skills.registry import items, named_skill
 from illada.evaluate.skills import evaluate_skills
 from illada.model.config import named_size
 from illada.model.lora import LoraConfig
@@ -88,7 +88,7 @@ def main() -> None:
             for name, lora in ways(settings).items()
         }
     show(settings, before, learnt, memory)
-    result = {"before": before, "learnt": learnt, "memory": memory}
+    result = {"before": before, "constant": constant(settings), "learnt": learnt, "memory": memory}
     publish(describe_run("lora", CPU, vars(settings)) | result, settings.out)
 
 
@@ -157,6 +157,14 @@ def exact_match(model: LanguageModel, settings: Settings) -> dict[str, Any]:
     return {"share": report.overall.exact_match, "low": interval.low, "high": interval.high}
 
 
+def constant(settings: Settings) -> float:
+    """The share of right answers of who gives the most frequent one to every question."""
+    asked = [item.problem for item in items(settings.skill, "test", settings.questions, levels=(settings.level,))]
+    answers = {problem.response for problem in asked}
+    check = named_skill(settings.skill).check
+    return max(sum(check(problem, answer) for problem in asked) / len(asked) for answer in answers)
+
+
 def larger_model(settings: Settings, place: Path) -> Path:
     """A checkpoint of random weights with the tokenizer of the model that is fine-tuned."""
     tokenizer = open_model(settings.start).tokenizer
@@ -189,6 +197,7 @@ def show(settings: Settings, before: dict[str, Any], learnt: dict[str, Any], mem
         "what trains", "numbers", "exact match", "95 % interval", "checkpoint, MB", f"training {settings.size}, MiB"
     )
     table.add_row("nothing", "0", f"{before['share']:.3f}", f"{before['low']:.3f} - {before['high']:.3f}", "", "")
+    table.add_row("nothing: one answer to all", "0", f"{constant(settings):.3f}", "", "", "")
     for name, one in learnt.items():
         match = one["exact_match"]
         cells = (f"{one['trained_numbers']:,}", f"{match['share']:.3f}", f"{match['low']:.3f} - {match['high']:.3f}")

@@ -209,15 +209,15 @@ def canvases_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
 
 def lora_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     settings, learnt, memory = result["settings"], result["learnt"], result["memory"]
-    skill = f"{settings['skill']}, level {settings['level']}"
-    matches = ", ".join(f"{name} {one['exact_match']['share']:.0%}" for name, one in learnt.items())
     whole = memory["all weights"]["training_bytes"]
     parts = ", ".join(f"{name} {one['training_bytes'] / whole:.2f}" for name, one in list(memory.items())[1:])
-    before = f"{result['before']['share']:.0%} before"
-    return [
-        (f"fine-tuning `{settings['start']}` on {skill}, rank {settings['rank']}: exact match", f"{before}; {matches}"),
-        (f"memory of training `{settings['size']}`, as a part of what all weights take", parts),
-    ]
+    rows = [(f"memory of training `{settings['size']}`, as a part of what all weights take", parts)]
+    if "constant" not in result:  # exact match says nothing beside what one answer to all would get
+        return rows
+    what = f"fine-tuning `{settings['start']}` on {settings['skill']}, level {settings['level']}: exact match"
+    matches = ", ".join(f"{name} {one['exact_match']['share']:.0%}" for name, one in learnt.items())
+    before = f"{result['before']['share']:.0%} before, {result['constant']:.0%} by one answer to all"
+    return [(f"{what}, rank {settings['rank']}", f"{before}; {matches}"), *rows]
 
 
 def load_8b_rows(result: dict[str, Any]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ import pytest
 from illada.assets import embedded_model
 from illada.checkpoint.huggingface.configuration import Overrides
 from illada.checkpoint.native import checkpoint_path, find_checkpoint
-from illada.checkpoint.source import find_model, model_digest, open_model
+from illada.checkpoint.source import find_model, model_digest, open_adapter, open_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data"
 
@@ -73,3 +73,8 @@ def test_the_digest_of_ours_is_that_of_the_manifest(run):
     assert model_digest(first) == model_digest(second)
     (second / "manifest.json").write_text("{}")
     assert model_digest(first) != model_digest(second)
+
+
+def test_an_adapter_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no adapter in .*nowhere: give a run or checkpoint with one"):
+        open_adapter(tmp_path / "nowhere")

@@ -89,6 +89,8 @@ def open_adapter(where: str | Path) -> SavedAdapter:
         ValueError: it is damaged.
     """
     folder = Path(where)
+    if not folder.exists():
+        raise FileNotFoundError(f"there is no adapter in {folder}: give a run or checkpoint with one, or peft's folder")
     if not holds_adapter(folder):
         folder = find_checkpoint(folder)
     if is_checkpoint(folder):
