@@ -76,5 +76,5 @@ def test_the_digest_of_ours_is_that_of_the_manifest(run):
 
 
 def test_an_adapter_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no adapter in .*nowhere: give a run or checkpoint with one"):
+    with pytest.raises(FileNotFoundError, match=r"no adapter in .*nowhere: give a run or checkpoint with one"):
         open_adapter(tmp_path / "nowhere")
