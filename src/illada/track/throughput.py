@@ -5,6 +5,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -28,10 +29,17 @@ def peak_flops(device: torch.device) -> float | None:
     return next((flops for key, flops in PEAK_BF16_FLOPS.items() if key in name), None)
 
 
+_STATUS = Path("/proc/self/status")
+"""On Linux: what getrusage says there is at least what the parent held when it started this process."""
+
+
 def peak_memory(device: torch.device) -> int:
     """The most bytes that this process has held on its device since it began: on a CPU, resident in memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if _STATUS.exists():
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
