@@ -3,6 +3,7 @@
 And run-time shape checks for the whole suite: every annotated call in illada is checked against its jaxtyping names.
 """
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -17,6 +18,12 @@ import torch
 from jaxtyping import install_import_hook
 
 install_import_hook("illada", "beartype.beartype")
+
+# beartype checks one entry of a list at random, in the loader's thread as well, and Hypothesis takes any change of the
+# global generator for a fault of its strategies: when beartype is first imported, it is given a generator of its own.
+with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(random, "getrandbits", random.Random().getrandbits)
+    importlib.import_module("beartype")
 
 # Small models gain nothing from more threads, and two that wait for each other on a busy machine lose tenfold.
 torch.set_num_threads(1)

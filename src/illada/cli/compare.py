@@ -10,6 +10,7 @@ from rich.console import Console
 from illada.cli.flags import parse
 from illada.compare.conduct import conduct
 from illada.compare.folder import REPORT, write_study
+from illada.compare.plan import changed
 from illada.compare.run import Interrupted, Pool
 from illada.compare.study import Study, shortened
 from illada.compare.summary import summarize
@@ -33,6 +34,8 @@ class Arguments:
     """Of each run."""
     share: float = 1.0
     """Of the steps and questions: 0.01 shows in a minute that a study runs, and nothing else."""
+    data: Path | None = None
+    """The folder that has `fairytaleqa/`, for the study `reading`; by default `data`."""
     pool: Path = Path("runs/compare")
     """Where runs lie, for all studies."""
     out: Path | None = None
@@ -92,4 +95,8 @@ def _study(name: str, chosen: Arguments) -> Study:
     study = STUDIES[name](SCALES[chosen.scale])
     if chosen.seeds is not None:
         study = replace(study, seeds=tuple(range(chosen.seeds)))
+    if chosen.data is not None:
+        if study.plan.lessons is None or study.plan.lessons.lessons.tales is None:
+            raise ValueError(f"the study {name} reads no data: leave --data out")
+        study = replace(study, plan=changed(study.plan, {"lessons.lessons.tales": str(chosen.data)}))
     return shortened(study, chosen.share)

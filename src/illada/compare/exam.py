@@ -9,6 +9,7 @@ from statistics import fmean
 from illada.compare.lessons import Direction, Gap, Pair, Text, asked, gaps
 from illada.compare.plan import LessonStage, Plan
 from illada.compare.stages import encoded, on_canvas
+from illada.compare.tales import TALES, tale_questions
 from illada.data.skills.registry import items, named_skill
 from illada.evaluate.run import prepare
 from illada.evaluate.scoring import CandidateScore, Method, ScoringParams, best
@@ -52,6 +53,8 @@ class Examiner:
             found |= self.facts()
         if lessons.gaps and self.held_out is not None:
             found |= self.gaps(exam.questions)
+        if lessons.tales is not None:
+            found |= self.tales(lessons.tales, exam.questions)
         return found
 
     # --- skills -----------------------------------------------------------------------------------------------
@@ -64,8 +67,7 @@ class Examiner:
         overall = report.overall
         found["exact/all"] = fmean(found.values())
         if overall.forwards is not None and overall.positions is not None:
-            found |= {"forwards/answer": overall.forwards, "positions/answer": overall.positions}
-            found["mflops/answer"] = overall.positions * self._flops_per_position() / 1e6
+            found |= self._costs(overall.forwards, overall.positions)
         return found
 
     def seen(self, count: int) -> dict[str, float]:
@@ -155,6 +157,22 @@ class Examiner:
         found = self._answers([gap.exercise[0] for gap in some])
         return {"exact/gaps, asked": fmean(_same(said, gap) for said, gap in zip(found, some, strict=True))}
 
+    # --- tales ------------------------------------------------------------------------------------------------
+
+    def tales(self, folder: str, count: int) -> dict[str, float]:
+        """Questions on stories that training never met, as far as they fit the context beside an answer."""
+        room = self.model.transformer.config.max_length - self.plan.sampler.length
+        asked = [one for one in tale_questions(folder, "val") if self._prompt_length(one.ask) <= room][:count]
+        if not asked:
+            raise ValueError(f"no question on the tales in {folder} fits the {room} tokens beside its answer")
+        found = self._answers([question.ask for question in asked])
+        right = [TALES.judge(question, said.text).correct for question, said in zip(asked, found, strict=True)]
+        costs = self._costs(fmean(one.forwards for one in found), fmean(one.positions for one in found))
+        return {"exact/fairytaleqa": fmean(right)} | ({} if self.stage.lessons.skills else costs)
+
+    def _prompt_length(self, prompt: str) -> int:
+        return len(self.model.chat_template.encode([{"role": "user", "content": prompt}]))
+
     # --- asking -----------------------------------------------------------------------------------------------
 
     def _answers(self, prompts: Sequence[str]) -> list[Completion]:
@@ -173,6 +191,11 @@ class Examiner:
             prompts.append(examples[0].prompt)
             targets.append([example.response for example in examples])
         return self.model.score_ids(prompts, targets, params)
+
+    def _costs(self, forwards: float, positions: float) -> dict[str, float]:
+        """Of an answer, on average."""
+        mflops = positions * self._flops_per_position() / 1e6
+        return {"forwards/answer": forwards, "positions/answer": positions, "mflops/answer": mflops}
 
     def _flops_per_position(self) -> float:
         """Forward, with the head at every position; attention over a row of the exercises' length."""

@@ -1,4 +1,6 @@
-"""Exercises to learn and to be asked: skills, facts, and gaps in a text. All are made, none is read.
+"""Exercises to learn and to be asked: skills, facts, gaps in a text, and questions on tales.
+
+All but the tales are made by the package.
 
 Two arms of a study get the very same exercises in the very same words.
 """
@@ -11,6 +13,7 @@ from typing import Literal
 
 import torch
 
+from illada.compare.tales import tale_questions, told_answers
 from illada.data.skills.problem import LEVELS
 from illada.data.skills.registry import items, named_skills
 from illada.data.token_files import TokenFiles
@@ -76,6 +79,8 @@ class Lessons:
     """Tokens of a gap."""
     context: int = 16
     """Tokens on either side of it."""
+    tales: str | None = None
+    """A folder with `fairytaleqa/`: questions on passages of its training stories."""
     wrong: float = 0.0
     """Share of the exercises whose answer is that of another one: to see whether a study notices."""
 
@@ -83,8 +88,8 @@ class Lessons:
         """Refuse lessons without an exercise."""
         if self.skills:
             named_skills(self.skills)
-        if not (self.skills and self.problems) and self.facts is None and not self.gaps:
-            raise ValueError("there is nothing to learn: name skills and a number of problems, facts, or gaps")
+        if not (self.skills and self.problems) and self.facts is None and not self.gaps and self.tales is None:
+            raise ValueError("there is nothing to learn: name skills and a number of problems, facts, gaps, or tales")
         if not 0 <= self.wrong <= 1:
             raise ValueError(f"wrong is a share and lies between 0 and 1, got {self.wrong}")
 
@@ -93,6 +98,7 @@ def exercises(lessons: Lessons, text: "Text | None" = None) -> list[Pair]:
     """All that is learnt, in an order that the loader shuffles.
 
     Raises:
+        FileNotFoundError: tales are asked for, and they are not there.
         ValueError: gaps are asked for, and there is no text.
     """
     pairs = [pair for skill in lessons.skills for pair in _problems(skill, lessons.problems, lessons.levels)]
@@ -102,6 +108,8 @@ def exercises(lessons: Lessons, text: "Text | None" = None) -> list[Pair]:
         if text is None:
             raise ValueError(f"{lessons.gaps} gaps are to be filled, but there is no text to make them in")
         pairs += [gap.exercise for gap in gaps(lessons, text, count=lessons.gaps)]
+    if lessons.tales is not None:
+        pairs += [pair for question in tale_questions(lessons.tales, "train") for pair in told_answers(question)]
     return _corrupted(pairs, lessons.wrong)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from illada.checkpoint.saved import build
 from illada.checkpoint.source import model_digest, open_model
 from illada.compare.lessons import Lessons, Pair, Text, exercises
 from illada.compare.plan import LessonStage, Pace, Plan, TextStage
+from illada.compare.tales import tale_questions, told_answers
 from illada.config import fingerprint
 from illada.data.chat import ChatTemplate, Message
 from illada.data.corpus import Corpus, prepare
@@ -131,10 +133,12 @@ def lesson_task(plan: Plan, stage: LessonStage, opening: Opening, text: Text | N
     specials = opening.tokenizer.specials
     folder = instruction_folder(stage.lessons, opening.tokenizer, text, places)
     rows = ExampleRows(InstructionSet.open(folder), stage.examples, seed=plan.seed, pad=specials.pad, eos=specials.eos)
-    held_out = encoded(held_out_pairs(stage, text), opening.tokenizer)
-    answered = sum(len(example.response) for example in held_out)
-    if plan.objective == "diffusion":
-        held_out = [on_canvas(example, stage.examples, eos=specials.eos) for example in held_out]
+    said = encoded(held_out_pairs(stage, text), opening.tokenizer)
+    canvases = [on_canvas(example, stage.examples, eos=specials.eos) for example in said]
+    # as in training, what does not fit into a row is left out: canvas and all, whatever the objective
+    kept = [len(one.prompt) + len(one.response) <= stage.examples.length for one in canvases]
+    answered = sum(len(example.response) for example in compress(said, kept))
+    held_out = list(compress(canvases if plan.objective == "diffusion" else said, kept))
     return Task(
         title="lessons",
         model=opening.model(plan.model, seed=plan.seed),
@@ -177,13 +181,15 @@ def lesson_tokenizer(stage: LessonStage, places: Places) -> Tokenizer:
 
 
 def held_out_pairs(stage: LessonStage, text: Text | None) -> list[Pair]:
-    """Exercises for the learning curve: new problems of the skills; else some of the facts or gaps that are learnt."""
+    """Exercises for the learning curve: new problems and new tales; else some of the facts or gaps that are learnt."""
     lessons = stage.lessons
     pairs = [
         (item.problem.prompt, item.problem.response)
         for skill in lessons.skills
         for item in items(skill, "test", _HELD_OUT, seed=1, levels=lessons.levels)
     ]
+    if lessons.tales is not None:
+        pairs += [told_answers(question)[0] for question in tale_questions(lessons.tales, "val")[:_HELD_OUT]]
     return pairs or exercises(lessons, text)[:_HELD_OUT]
 
 

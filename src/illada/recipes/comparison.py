@@ -341,6 +341,30 @@ def scoring(scale: Scale) -> Study:
     )
 
 
+def reading(scale: Scale) -> Study:
+    """Questions on passages of fairy tales that training never met. The tales have to be in `data/fairytaleqa`."""
+    # passages are long, answers short: a vocabulary that shortens both, and a context for most of them
+    model = replace(scale.model, max_length=512)
+    stage = _lessons(Lessons(tales="data"), pace=_pace(scale, 2000, batch_size=16))
+    stage = replace(stage, vocab_size=2048, examples=replace(stage.examples, length=448))
+    plan = _plan(replace(scale, model=model), lessons=stage, exam=Exam(questions=400, likelihoods=0))
+    names = ("diffusion", "autoregressive")
+    return Study(
+        name="reading",
+        question="Which of the two answers questions about a passage better?",
+        plan=replace(plan, sampler=replace(plan.sampler, length=2 * BLOCK)),
+        arms=(Arm(name=names[0]), Arm(name=names[1], changes=CAUSAL)),
+        claims=(
+            Claim(
+                measure="exact/fairytaleqa",
+                better=names[0],
+                worse=names[1],
+                says="diffusion answers more questions on FairytaleQA than its autoregressive twin",
+            ),
+        ),
+    )
+
+
 def scaling(scale: Scale) -> Study:
     """Four sizes and three token budgets: a power law of the loss over training FLOPs, with an interval."""
     arms = [
@@ -376,6 +400,7 @@ STUDIES: dict[str, Callable[[Scale], Study]] = {
     "sft_epochs": sft_epochs,
     "length": length,
     "scoring": scoring,
+    "reading": reading,
     "scaling": scaling,
 }
 """The studies that `illada compare NAME` knows."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from illada.evaluate.task import HubData, Question, Row, Verdict, WrittenTask
+from illada.evaluate.task import HubData, Question, Row, Verdict
 from illada.evaluate.tasks.rows import FileTask, no_shots, read_rows
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
@@ -18,7 +18,7 @@ class FairytaleQA(FileTask):
     """The passage, then the question. An answer is right if it is that of one of the two annotators.
 
     Case, punctuation, articles and blanks do not count, as in SQuAD (arXiv 1606.05250). The passages of the local files
-    are put together from `stories_val.jsonl` beside the questions.
+    are put together from the stories beside the questions: of `qa_val.jsonl` from `stories_val.jsonl`.
     """
 
     def local_rows(self, folder: Path) -> Iterator[Row]:
@@ -29,7 +29,9 @@ class FairytaleQA(FileTask):
             ValueError: a question on a story or a passage that there is not.
         """
         file = folder / self.file
-        sections = {row["story"]: row["sections"] for row in read_rows(file.with_name("stories_val.jsonl"))}
+        sections = {
+            row["story"]: row["sections"] for row in read_rows(file.with_name(file.name.replace("qa_", "stories_")))
+        }
         for row in read_rows(file):
             places = [int(place) - 1 for place in str(row["cor_section"]).split(",")]
             story = sections.get(row["story"], [])
@@ -67,7 +69,7 @@ def plain(text: str) -> str:
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
-FAIRYTALEQA_TASKS: dict[str, WrittenTask] = {
+FAIRYTALEQA_TASKS: dict[str, FairytaleQA] = {
     "fairytaleqa": FairytaleQA(
         name="fairytaleqa",
         kind="text",
