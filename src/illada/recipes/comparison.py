@@ -10,7 +10,7 @@ from typing import Any
 
 from illada.compare.lessons import Facts, Lessons
 from illada.compare.plan import Exam, LessonStage, Pace, Plan, TextStage
-from illada.compare.study import Arm, Claim, Study, Sweep
+from illada.compare.study import Arm, Claim, Study
 from illada.data.corpus import CorpusConfig
 from illada.data.example_rows import ExamplePacking
 from illada.data.packing import PackingConfig
@@ -43,22 +43,21 @@ class Scale:
 MICRO = ModelConfig(
     hidden_size=96, layers=3, heads=4, kv_heads=4, ffn_size=256, max_length=128, rope_theta=100.0, init_std=0.08
 )
-"""0.4M parameters: a run takes one to three minutes of one CPU thread."""
+"""0.4M parameters: a run takes some minutes of one CPU thread."""
 
 SCALES: dict[str, Scale] = {
     "micro": Scale(model=MICRO, sizes=((64, 2, 176), (96, 3, 256), (128, 4, 344), (160, 5, 432))),
     "tiny": Scale(
         model=replace(named_size("tiny"), max_length=256),
-        steps=4.0,
         sizes=((128, 3, 344), (192, 4, 512), (256, 4, 688), (320, 5, 864)),
     ),
     "small": Scale(
         model=replace(named_size("small"), max_length=256),
-        steps=40.0,
+        steps=10.0,
         sizes=((256, 6, 704), (384, 8, 1056), (512, 10, 1408), (640, 12, 1760)),
     ),
 }
-"""By name: minutes of one thread, an hour or two of two cores, a GPU."""
+"""By name: half an hour of one thread for a study, an hour or two of two cores, hours of a GPU."""
 
 
 def _pace(scale: Scale, steps: int, *, batch_size: int) -> Pace:
@@ -94,8 +93,8 @@ def planning(scale: Scale) -> Study:
     plan = _plan(
         scale,
         lessons=_lessons(
-            Lessons(skills=("sudoku", "countdown"), levels=(1,), problems=3000),
-            pace=_pace(scale, 300, batch_size=16),
+            Lessons(skills=("sudoku", "countdown"), levels=(1,), problems=12_000),
+            pace=_pace(scale, 2400, batch_size=16),
         ),
         exam=Exam(questions=100, choices=16, likelihoods=16),
     )
@@ -127,7 +126,7 @@ def reversal(scale: Scale) -> Study:
         scale,
         lessons=_lessons(
             Lessons(facts=facts),
-            pace=_pace(scale, 600, batch_size=32),
+            pace=_pace(scale, 2400, batch_size=32),
             block=block,
             noise=NoiseConfig(maskable="everything", normaliser="tokens"),
         ),
@@ -169,11 +168,11 @@ def reversal(scale: Scale) -> Study:
 
 def matched(scale: Scale) -> Study:
     """Diffusion against autoregression, pre-trained and fine-tuned alike, at equal tokens and at equal FLOPs."""
-    lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=3000, gaps=1500)
+    lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=12_000, gaps=4000)
     plan = _plan(
         scale,
-        text=_text(scale, steps=100),
-        lessons=_lessons(lessons, pace=_pace(scale, 320, batch_size=32)),
+        text=_text(scale, steps=200),
+        lessons=_lessons(lessons, pace=_pace(scale, 2000, batch_size=32)),
         exam=Exam(questions=100, choices=32, likelihoods=32),
     )
     names = ("diffusion", "autoregressive, equal tokens", "autoregressive, equal FLOPs")
@@ -201,16 +200,16 @@ def matched(scale: Scale) -> Study:
 
 
 def sft_epochs(scale: Scale) -> Study:
-    """Exact match after 1 to 12 epochs of fine-tuning, from the bases of `matched`."""
-    epochs, problems, batch = 12, 160, 16
+    """Exact match after 1 to 12 epochs of fine-tuning."""
+    epochs, problems, batch = 12, 640, 16
     lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=problems)
     size = problems * len(lessons.skills)
     pace = Pace(steps=epochs * (size // batch), batch_size=batch, curve=epochs // 2)
     plan = _plan(
         scale,
-        text=_text(scale, steps=100),
+        text=_text(scale, steps=200),
         lessons=_lessons(lessons, pace=pace, looks=epochs // 2),
-        exam=Exam(questions=24, seen=24, likelihoods=0),
+        exam=Exam(questions=50, seen=50, likelihoods=0),
     )
     names = ("diffusion", "autoregressive")
     return Study(
@@ -219,8 +218,6 @@ def sft_epochs(scale: Scale) -> Study:
         axis="epochs",
         axis_end=float(epochs),
         plan=plan,
-        # the rate that the sweep of `matched` took for both, so that their pre-training is shared
-        sweep=Sweep(rates=(1.5e-3,)),
         arms=(Arm(name=names[0], series=names[0]), Arm(name=names[1], changes=CAUSAL, series=names[1])),
         claims=(
             *(
@@ -280,8 +277,8 @@ def data_constrained(scale: Scale) -> Study:
 
 def length(scale: Scale) -> Study:
     """Answers that grow block by block against a fixed canvas."""
-    lessons = Lessons(skills=("repeat", "reverse", "sudoku"), levels=(1,), problems=3000)
-    stage = _lessons(lessons, pace=_pace(scale, 300, batch_size=48))
+    lessons = Lessons(skills=("repeat", "reverse", "sudoku"), levels=(1,), problems=12_000)
+    stage = _lessons(lessons, pace=_pace(scale, 2000, batch_size=32))
     # a canvas of several blocks is learnt too, as the one that generation is asked for
     stage = replace(stage, examples=replace(stage.examples, long_canvas_probability=0.15, longest_canvas=2))
     plan = _plan(scale, lessons=stage, exam=Exam(questions=200, likelihoods=0))
@@ -311,10 +308,10 @@ def length(scale: Scale) -> Study:
 
 def scoring(scale: Scale) -> Study:
     """Choices by confidence against choices by likelihood, of the same model."""
-    lessons = Lessons(skills=("repeat", "reverse", "sudoku", "compare"), levels=(1,), problems=3000)
+    lessons = Lessons(skills=("repeat", "reverse", "sudoku", "compare"), levels=(1,), problems=12_000)
     plan = _plan(
         scale,
-        lessons=_lessons(lessons, pace=_pace(scale, 300, batch_size=48)),
+        lessons=_lessons(lessons, pace=_pace(scale, 2000, batch_size=32)),
         exam=Exam(questions=100, choices=200, scoring=("likelihood", "confidence"), likelihoods=0),
     )
     names = ("by likelihood", "by confidence")
