@@ -171,8 +171,8 @@ def matched(scale: Scale) -> Study:
     lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=12_000, gaps=4000)
     plan = _plan(
         scale,
-        text=_text(scale, steps=200),
-        lessons=_lessons(lessons, pace=_pace(scale, 2000, batch_size=32)),
+        text=_text(scale, steps=100),
+        lessons=_lessons(lessons, pace=_pace(scale, 1000, batch_size=32)),
         exam=Exam(questions=100, choices=32, likelihoods=32),
     )
     names = ("diffusion", "autoregressive, equal tokens", "autoregressive, equal FLOPs")
@@ -201,13 +201,13 @@ def matched(scale: Scale) -> Study:
 
 def sft_epochs(scale: Scale) -> Study:
     """Exact match after 1 to 12 epochs of fine-tuning."""
-    epochs, problems, batch = 12, 640, 16
+    epochs, problems, batch = 12, 480, 16
     lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=problems)
     size = problems * len(lessons.skills)
     pace = Pace(steps=epochs * (size // batch), batch_size=batch, curve=epochs // 2)
     plan = _plan(
         scale,
-        text=_text(scale, steps=200),
+        text=_text(scale, steps=100),
         lessons=_lessons(lessons, pace=pace, looks=epochs // 2),
         exam=Exam(questions=50, seen=50, likelihoods=0),
     )
