@@ -49,14 +49,14 @@ class Settings:
     """What is trained, on what, how long, and how closely it is measured."""
 
     start: str = "tiny"
-    skill: str = "repeat"
+    skill: str = "sudoku"
     level: int = 1
     problems: int = 20_000
     rank: int = 16
     alpha: float = 32.0
-    steps: int = 600
-    batch_size: int = 16
-    length: int = 128
+    steps: int = 400
+    batch_size: int = 32
+    length: int = 64
     peak_all: float = 1e-3
     """Learning rate where all weights train."""
     peak_adapter: float = 3e-3
