@@ -22,7 +22,11 @@ from illada.recipes.pretraining import PRETRAINING
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "train-illada-tiny.md"
 BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-MEASURING = {"benchmarks/base_bound.py": ("--rows", "2", "--samples", "1"), "eval": ("--limit", "2")}
+MEASURING = {
+    "pretrain": ("--held-out.rows", "4", "--held-out.samples", "1"),
+    "benchmarks/base_bound.py": ("--rows", "2", "--samples", "1"),
+    "eval": ("--limit", "2"),
+}
 """What the commands that measure are told in addition, lest they take longer than the training."""
 
 
