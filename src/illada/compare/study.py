@@ -45,7 +45,7 @@ class Claim:
 class Sweep:
     """How the learning rate of an arm is chosen: runs of a share of the steps, the lowest held-out loss of its own."""
 
-    rates: tuple[float, ...] = (6e-4, 1.5e-3, 4e-3)
+    rates: tuple[float, ...] = (2.5e-4, 6e-4, 1.5e-3, 4e-3)
     share: float = 0.25
     seed: int = 1000
     """None of the study's."""
