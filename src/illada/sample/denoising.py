@@ -98,20 +98,23 @@ def _boosted(
     logits: Tensor, table: Table, group: Group, jobs: Sequence[Job], member: Tensor, position: Tensor
 ) -> Tensor:
     """Logits with the end-of-thinking boost at the first mask of each row."""
+    if len(member) == 0:
+        return logits
+    device = logits.device
+    start = torch.tensor([job.place(0) for job in jobs], device=device)
+    sight = torch.tensor([job.sight for job in jobs], device=device)
+    budget = torch.tensor([len(job.request.canvas.holes) for job in jobs], device=device)
+    place = start[:, None] + torch.arange(max(job.sight - job.place(0) for job in jobs), device=device)
+    written = table.tokens[group.slots].gather(1, place.clamp(max=table.places - 1))
+    written = written.masked_fill(place >= sight[:, None], -1)
+    row = torch.arange(len(jobs), device=device)
+    first = torch.searchsorted(member, row).clamp(max=len(member) - 1)
     boost = EndOfThinking(
         marker=group.marker, strength=group.params.thinking_strength, power=group.params.thinking_power
     )
-    members = member.tolist()
-    for number, job in enumerate(jobs):
-        if number not in members:
-            continue
-        first = members.index(number)
-        start = job.place(0)
-        written = table.between(group.members[number], start, job.sight)
-        if (found := boost.of(written, int(position[first]) - start, budget=len(job.request.canvas.holes))) is not None:
-            token, bonus = found
-            logits[first, token] += bonus
-    return logits
+    token, bonus = boost.of(written, position[first] - start, budget=budget)
+    bonus = torch.where(member[first] == row, bonus, 0.0).to(logits.dtype)
+    return logits.index_put((first, token), bonus, accumulate=True)
 
 
 def _noise(seed: PerRow, step: PerRow, hole: Int[Tensor, "rows window"]) -> Float[Tensor, "rows window"]:

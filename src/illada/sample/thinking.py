@@ -1,7 +1,13 @@
 """The end-of-thinking boost: the longer a model thinks, the likelier it closes its thoughts."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+PerRow = Int[Tensor, " rows"]
+Written = Int[Tensor, "rows places"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,26 +25,34 @@ class EndOfThinking:
     strength: float
     power: float
 
-    def of(self, written: Sequence[int], place: int, *, budget: int) -> tuple[int, float] | None:
-        """(token, what its logit gets) at the first mask; None where the marker is written.
+    def of(self, written: Written, place: PerRow, *, budget: PerRow) -> tuple[PerRow, Float[Tensor, " rows"]]:
+        """(token, what its logit gets) at the first mask of each row: nothing where the marker is written.
 
         Args:
-            written: the generated tokens in sight, masks among them.
+            written: the generated tokens in sight, masks among them; what is out of sight is negative.
             place: of the first mask among them.
             budget: the tokens that may be generated in all.
         """
-        if _holds(written, self.marker):
-            return None
-        token = self.marker[_begun(written[:place], self.marker)]
-        return token, self.strength * ((place + 1) / budget) ** self.power
+        marker = torch.tensor(self.marker, device=written.device)
+        progress = (place.double() + 1) / budget.double()
+        # places of rows without a mask mean nothing, and may lie before the text
+        bonus = self.strength * progress.clamp(min=0) ** self.power
+        token = marker[_begun(written, place, marker)]
+        return token, torch.where(_holds(written, marker), 0.0, bonus)
 
 
-def _holds(tokens: Sequence[int], marker: tuple[int, ...]) -> bool:
-    size = len(marker)
-    return any(tuple(tokens[start : start + size]) == marker for start in range(len(tokens) - size + 1))
+def _holds(written: Written, marker: Int[Tensor, " marker"]) -> Bool[Tensor, " rows"]:
+    """Whether the text has all of the marker."""
+    if written.shape[1] < len(marker):
+        return torch.zeros(len(written), dtype=torch.bool, device=written.device)
+    return (written.unfold(1, len(marker), 1) == marker).all(-1).any(-1)
 
 
-def _begun(tokens: Sequence[int], marker: tuple[int, ...]) -> int:
-    """How many tokens of the marker, the most there can be short of all, the text ends with."""
-    longest = min(len(marker) - 1, len(tokens))
-    return next((size for size in range(longest, 0, -1) if tuple(tokens[-size:]) == marker[:size]), 0)
+def _begun(written: Written, place: PerRow, marker: Int[Tensor, " marker"]) -> PerRow:
+    """How many tokens of the marker, the most there can be short of all, stand just before the place."""
+    begun = torch.zeros_like(place)
+    for size in range(1, len(marker)):
+        at = place[:, None] - size + torch.arange(size, device=place.device)
+        before = written.gather(1, at.clamp(min=0, max=written.shape[1] - 1))
+        begun = torch.where(((at >= 0) & (before == marker[:size])).all(1), size, begun)
+    return begun
