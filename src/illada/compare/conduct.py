@@ -102,7 +102,7 @@ def conduct(
                 f"all {processes.size} processes of torchrun train one run after the other: leave jobs at 1, got {jobs}"
             )
         mesh = Mesh(MeshConfig(), processes=processes, device=processes.device(device))
-        processes.anywhere(False)  # a meeting: whoever is refused leaves, which would break what others are still at
+        processes.anywhere(False)  # a meeting, before any may be refused and leave: others may still be laying out
         _check_batches(study, mesh)
         try:
             with peers_in_sight(processes, advice=_GO_ON):

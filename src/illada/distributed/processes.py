@@ -190,7 +190,9 @@ def joined() -> Iterator[Processes]:
         _meet()
     local_rank = int(os.environ.get("LOCAL_RANK", str(dist.get_rank())))
     patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    yield Processes(rank=dist.get_rank(), size=size, local_rank=local_rank, patient=patient)
+    processes = Processes(rank=dist.get_rank(), size=size, local_rank=local_rank, patient=patient)
+    processes.anywhere(False)  # a meeting: one that leaves at once would break what the others are still at
+    yield processes
     if own:  # after an error the process ends, and with it the job: to wait for the others could take forever
         dist.destroy_process_group()
 
