@@ -24,6 +24,7 @@ def test_a_study_that_there_is_not_is_refused_in_one_line(capsys):
     [
         (["--scale", "huge"], "no scale is called 'huge'; there are: micro, tiny, small"),
         (["--jobs", "0"], "jobs must be at least 1, got 0"),
+        (["--device", "abacus"], "device 'abacus' cannot be used"),
         (["--share", "2"], "at most 1, got 2.0"),
         (["--seeds", "1"], "at least 2 seeds"),
     ],

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from illada.compare.lessons import Lessons
-from illada.compare.plan import Exam, LessonStage, Pace, Plan
+from illada.compare.plan import Exam, LessonStage, Pace, Plan, TextStage
 from illada.compare.run import Pool
 from illada.compare.study import Arm, Claim, Study, Sweep
+from illada.data.corpus import CorpusConfig
 from illada.data.example_rows import ExamplePacking
+from illada.data.packing import PackingConfig
 from illada.model.config import ModelConfig
 from illada.sample.request import SamplingParams
 
@@ -54,6 +56,27 @@ def small_study(**changes) -> Study:
         sweep=Sweep(rates=(1e-3, 4e-3), share=0.5),
     )
     return replace(study, **changes)
+
+
+def study_with_text(text: Path, *, rows: int = 8) -> Study:
+    """Six runs: one arm is pre-trained on the text and taught, the other taught alone; all are looked at twice."""
+    stage = TextStage(
+        pace=Pace(steps=2, batch_size=rows, curve=2),
+        corpus=CorpusConfig(sources=(str(text),), vocab_size=300, workers=1),
+        packing=PackingConfig(length=32),
+        held_out_rows=6,
+        held_out_samples=2,
+    )
+    plan = small_plan(text=stage, exam=Exam(questions=4, likelihoods=4, samples=2))
+    plan = replace(plan, lessons=replace(plan.lessons, looks=2, pace=Pace(steps=8, batch_size=8, curve=2)))
+    return small_study(
+        plan=plan,
+        arms=(
+            Arm(name="diffusion"),
+            Arm(name="autoregressive", changes=(*CAUSAL, ("text", None)), rate_of="diffusion"),
+        ),
+        sweep=Sweep(rates=(1e-3, 4e-3), share=0.25),
+    )
 
 
 @pytest.fixture(scope="session")

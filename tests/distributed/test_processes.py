@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from illada.distributed.processes import PeerError, Processes, joined, speaks_for_all
+from illada.distributed.processes import (
+    PeerError,
+    PeerLostError,
+    Processes,
+    joined,
+    peers_in_sight,
+    speaks_for_all,
+)
 
 PROGRAM = Path(__file__).parent / "programs" / "exchange.py"
 CPU = torch.device("cpu")
@@ -24,6 +31,7 @@ def test_alone_everything_is_its_own():
     assert processes.told_by_first({"a": 1}) == {"a": 1}
     assert processes.told_by_all("x") == ["x"]
     assert processes.in_turn(lambda: 7) == 7
+    assert processes.by_first(lambda: {"a": [1.5]}) == {"a": [1.5]}
     assert processes.device("cpu") == CPU
 
 
@@ -31,8 +39,9 @@ def test_alone_an_error_of_the_work_is_its_own():
     def fail():
         raise FileNotFoundError("no such corpus")
 
-    with pytest.raises(FileNotFoundError, match="no such corpus"):
-        Processes().in_turn(fail)
+    for how in (Processes().in_turn, Processes().by_first):
+        with pytest.raises(FileNotFoundError, match="no such corpus"):
+            how(fail)
 
 
 def test_an_environment_without_a_job_is_joined_alone(monkeypatch):
@@ -73,6 +82,26 @@ def test_each_process_of_a_machine_has_a_gpu_of_its_own(monkeypatch):
         Processes(rank=6, size=8, local_rank=2).device("auto")
 
 
+def test_a_lost_peer_is_told_with_the_outermost_advice():
+    several = Processes(size=2)
+
+    def lose(processes, message):
+        with peers_in_sight(processes, advice="outer"), peers_in_sight(processes, advice="inner"):
+            raise RuntimeError(message)
+
+    with pytest.raises(PeerLostError, match=r"^another process of the job has gone: outer$"):
+        lose(several, "[gloo] Connection closed by peer [127.0.0.1]:80")
+    with pytest.raises(RuntimeError, match=r"^shapes$"):
+        lose(several, "shapes")
+    with pytest.raises(RuntimeError, match=r"^Broken pipe$"):  # alone there is no peer
+        lose(Processes(), "Broken pipe")
+
+
+def test_a_peer_that_failed_is_not_taken_for_a_lost_one():
+    with pytest.raises(PeerError, match=r"^see its message$"), peers_in_sight(Processes(size=2), advice="go on"):
+        raise PeerError("see its message")
+
+
 # --- four ---------------------------------------------------------------------------------------------------------
 
 
@@ -106,10 +135,19 @@ def test_the_others_find_what_the_first_left(seen):
     assert [one["in_turn"] for one in seen] == [["marks"]] * 4
 
 
-def test_where_the_first_fails_the_others_do_not_wait(seen):
-    assert seen[0]["failed"] == "ValueError: the first cannot"
+def test_the_first_works_for_all(seen):
+    assert [one["by_first"] for one in seen] == [{"by": 0}] * 4
+
+
+@pytest.mark.parametrize("how", ["in_turn", "by_first"])
+def test_where_the_first_fails_the_others_do_not_wait(how, seen):
+    assert seen[0]["failed"][how] == "ValueError: the first cannot"
     told = f"{PeerError.__name__}: another process of the job failed: see its message"
-    assert [one["failed"] for one in seen[1:]] == [told] * 3
+    assert [one["failed"][how] for one in seen[1:]] == [told] * 3
+
+
+def test_savers_that_are_closed_leave_no_connections_open(seen):
+    assert max(one["left_open"] for one in seen) < 3  # each has several; some of other groups may come or go
 
 
 def test_blocks_lie_where_they_are_said_to_and_share_the_numbers(seen):

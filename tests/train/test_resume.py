@@ -243,6 +243,17 @@ def test_how_long_a_session_may_take_is_no_other_configuration(used, small_run, 
     assert main([*small_run, "--out", str(used), "--resume", "--max-minutes", "5"]) == 0
 
 
+def test_another_device_is_no_other_configuration_where_the_precision_is_given(used, small_run, capsys):
+    elsewhere = [*small_run, "--out", str(used), "--resume", "--device", "auto"]
+    assert main(elsewhere) == 0
+    config = used / "config.json"
+    values = json.loads(config.read_text())
+    values["loop"]["precision"] = "auto"  # on one device that is bf16, on another fp32
+    config.write_text(json.dumps(values))
+    message = refusal([*elsewhere, "--precision", "auto"], capsys)
+    assert message == f"illada: the run in {used} began with another configuration: device was cpu and is auto"
+
+
 def flip_a_bit(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

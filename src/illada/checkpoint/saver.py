@@ -98,10 +98,13 @@ class Saver:
         return timings
 
     def close(self) -> None:
-        """Stop the thread; what it is writing is completed."""
+        """Stop the thread, when what it is writing is completed, and leave the group: a job may make many of them."""
         if self._thread is not None:
             self._thread.shutdown()
         self._stager.close()
+        if self._group is not None:
+            dist.destroy_process_group(self._group)
+            self._group = None
 
     def _copy(self, tensors: Tensors) -> Tensors:
         copies = self._stager.stage({str(kind): named for kind, named in tensors.items()})

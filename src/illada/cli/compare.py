@@ -14,6 +14,7 @@ from illada.compare.plan import changed
 from illada.compare.run import Interrupted, Pool
 from illada.compare.study import Study, shortened
 from illada.compare.summary import summarize
+from illada.distributed.processes import speaks_for_all
 from illada.recipes.comparison import SCALES, STUDIES
 
 
@@ -21,7 +22,8 @@ from illada.recipes.comparison import SCALES, STUDIES
 class Arguments:
     """Compare ways to train, everything else held fixed, and report what several seeds allow to say.
 
-    The same command goes on where it was stopped, and finds finished runs again.
+    The same command goes on where it was stopped, and finds finished runs again. Started by torchrun, all processes
+    train each run together.
     """
 
     scale: str = "micro"
@@ -31,7 +33,9 @@ class Arguments:
     jobs: int = 1
     """Runs at a time."""
     threads: int = 1
-    """Of each run."""
+    """Of each run; under torchrun, of each process."""
+    device: str = "auto"
+    """auto: the first GPU, else the CPU. It changes the last digits of the numbers, and nothing else."""
     share: float = 1.0
     """Of the steps and questions: 0.01 shows in a minute that a study runs, and nothing else."""
     data: Path | None = None
@@ -56,15 +60,18 @@ def command(arguments: list[str]) -> int:
     """Carry out the study that is named first."""
     name, flags = _named(arguments)
     chosen = parse(Arguments, flags, command=f"compare {name}")
-    study, pool, console = _study(name, chosen), Pool(path=chosen.pool), Console(stderr=True)
+    study, pool = _study(name, chosen), Pool(path=chosen.pool)
+    console = Console(stderr=True, quiet=not speaks_for_all())
 
     def tell(text: str) -> None:
         console.print(text, markup=False, highlight=False)
 
     try:
-        conducted = conduct(study, pool, jobs=chosen.jobs, threads=chosen.threads, report=tell)
+        conducted = conduct(study, pool, jobs=chosen.jobs, threads=chosen.threads, device=chosen.device, report=tell)
     except Interrupted as reason:
         tell(f"{reason}: the same command goes on")
+        return 0
+    if not speaks_for_all():
         return 0
     results = summarize(conducted)
     folder = chosen.out or chosen.pool / name

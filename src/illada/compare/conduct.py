@@ -1,6 +1,9 @@
 """Carrying a study out: the sweep of learning rates, then every arm with every seed.
 
 study -> costs -> steps of equal tokens or FLOPs -> sweep -> rates -> arms x seeds -> results
+
+In a job of several processes all do this together, and train every run together. What there is to find out on the disk
+the first of them finds out and tells, so that all go the same way.
 """
 
 import math
@@ -14,10 +17,17 @@ import torch
 
 from illada.compare.budget import PlanCost, equal_flops, plan_cost
 from illada.compare.plan import Exam, Plan
-from illada.compare.run import Pool, finish
+from illada.compare.run import Interrupted, Pool, finish
+from illada.compare.stages import run_config
 from illada.compare.study import Study
+from illada.config import from_dict, to_dict
+from illada.distributed.mesh import Mesh, MeshConfig
+from illada.distributed.processes import joined, peers_in_sight
+from illada.train.loop import check_divisible
 
 Report = Callable[[str], None]
+
+_GO_ON = "the same command goes on, or let torchrun start it again with --max-restarts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,19 +75,65 @@ def measures_at(result: Mapping[str, Any], at: float | None) -> Mapping[str, flo
     raise ValueError(f"nothing was measured at {at:g} of the stage, but at {[look['at'] for look in looks]}")
 
 
-def conduct(study: Study, pool: Pool, *, jobs: int = 1, threads: int = 1, report: Report = lambda _: None) -> Conducted:
+def conduct(
+    study: Study,
+    pool: Pool,
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    device: str = "auto",
+    report: Report = lambda _: None,
+) -> Conducted:
     """Run what is not there yet, `jobs` runs at a time, each on `threads` threads.
 
+    As one of several processes that torchrun started: one run after the other, each trained by all of them.
+
     Raises:
-        ValueError: a run of an arm diverged, or the jobs or threads are none.
+        ValueError: a run of an arm diverged, the jobs or threads are none, there is no such device, or the processes
+            cannot share the work so.
         illada.compare.run.Interrupted: a signal asked to leave; the same call goes on from there.
+        illada.distributed.processes.PeerError: another process of the job failed, or has gone.
     """
     if jobs < 1 or threads < 1:
         raise ValueError(f"jobs and threads must be at least 1, got {jobs} and {threads}")
-    costs = {arm.name: plan_cost(study.planned(arm), pool.places) for arm in study.arms}
+    with joined() as processes:
+        if jobs > 1 and processes.size > 1:
+            raise ValueError(
+                f"all {processes.size} processes of torchrun train one run after the other: leave jobs at 1, got {jobs}"
+            )
+        mesh = Mesh(MeshConfig(), processes=processes, device=processes.device(device))
+        processes.anywhere(False)  # a meeting, before any may be refused and leave: others may still be laying out
+        _check_batches(study, mesh)
+        try:
+            with peers_in_sight(processes, advice=_GO_ON):
+                tell = report if processes.first else _say_nothing
+                return _carried_out(study, pool, mesh, jobs=jobs, threads=threads, report=tell)
+        except Interrupted as reason:  # all processes were, and part in order before it is told
+            leaving = reason
+    raise leaving
+
+
+def _say_nothing(text: str) -> None:
+    del text
+
+
+def _check_batches(study: Study, mesh: Mesh) -> None:
+    """Refuse, before anything begins, steps whose rows do not divide among the processes."""
+    for arm in study.arms:
+        plan = study.planned(arm)
+        for stage in (plan.text, plan.lessons):
+            if stage is not None:
+                check_divisible(run_config(plan, stage.pace, stage.noise).loop, mesh)
+
+
+def _carried_out(study: Study, pool: Pool, mesh: Mesh, *, jobs: int, threads: int, report: Report) -> Conducted:
+    told = mesh.processes.by_first(
+        lambda: {arm.name: to_dict(plan_cost(study.planned(arm), pool.places)) for arm in study.arms}
+    )
+    costs = {name: from_dict(PlanCost, cost) for name, cost in told.items()}
     equal = _equal_plans(study, costs)
     trials = _trials(study, equal)
-    outcomes = finish_all([plan for _, _, plan in trials], pool, jobs=jobs, threads=threads, report=report)
+    outcomes = finish_all([plan for _, _, plan in trials], pool, mesh, jobs=jobs, threads=threads, report=report)
     tried = tuple(
         Tried(arm=arm, rate=rate, held_out=_held_out(found))
         for (arm, rate, _), found in zip(trials, outcomes, strict=True)
@@ -88,7 +144,7 @@ def conduct(study: Study, pool: Pool, *, jobs: int = 1, threads: int = 1, report
         for seed in study.seeds
         for arm in study.arms
     }
-    found = finish_all(list(plans.values()), pool, jobs=jobs, threads=threads, report=report)
+    found = finish_all(list(plans.values()), pool, mesh, jobs=jobs, threads=threads, report=report)
     results = dict(zip(plans, found, strict=True))
     for (arm, seed), result in results.items():
         if "diverged" in result:
@@ -152,29 +208,32 @@ def _rates(study: Study, tried: Sequence[Tried]) -> dict[str, float]:
     return rates
 
 
-def finish_all(plans: Iterable[Plan], pool: Pool, *, jobs: int, threads: int, report: Report) -> list[dict[str, Any]]:
+def finish_all(
+    plans: Iterable[Plan], pool: Pool, mesh: Mesh, *, jobs: int, threads: int, report: Report
+) -> list[dict[str, Any]]:
     """The numbers of every run, those that are missing computed, several processes at a time if `jobs` says so."""
     plans = list(plans)
-    missing = list({plan.key: plan for plan in plans if pool.result(plan) is None}.values())
-    if jobs > 1 and len(missing) > 1:
+    lacking = mesh.processes.by_first(lambda: [plan.key for plan in plans if pool.result(plan) is None])
+    missing = list({plan.key: plan for plan in plans if plan.key in lacking}.values())
+    count = len(missing)
+    if jobs > 1 and count > 1:
         # spawned, not forked: a fork of a process with torch's threads may hang
-        with ProcessPoolExecutor(min(jobs, len(missing)), mp_context=get_context("spawn")) as workers:
-            for number, result in enumerate(
-                workers.map(_finished, missing, [pool] * len(missing), [threads] * len(missing)), 1
-            ):
-                report(f"{number} of {len(missing)} runs: {result['key']}")
+        with ProcessPoolExecutor(min(jobs, count), mp_context=get_context("spawn")) as workers:
+            results = workers.map(_finished, missing, [pool] * count, [mesh] * count, [threads] * count)
+            for number, result in enumerate(results, start=1):
+                report(f"{number} of {count} runs: {result['key']}")
     else:
         for number, plan in enumerate(missing, start=1):
-            report(f"{number} of {len(missing)} runs: {plan.key}")
-            _finished(plan, pool, threads)
-    return [finish(plan, pool) for plan in plans]
+            report(f"{number} of {count} runs: {plan.key}")
+            _finished(plan, pool, mesh, threads)
+    return [finish(plan, pool, mesh) for plan in plans]
 
 
-def _finished(plan: Plan, pool: Pool, threads: int) -> dict[str, Any]:
+def _finished(plan: Plan, pool: Pool, mesh: Mesh, threads: int) -> dict[str, Any]:
     """One run on so many threads: their number is part of what the last digits of a sum depend on."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return finish(plan, pool)
+        return finish(plan, pool, mesh)
     finally:
         torch.set_num_threads(before)

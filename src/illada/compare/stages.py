@@ -28,6 +28,7 @@ from illada.data.loader import Loader
 from illada.data.packing import PackedRows, TokenStream
 from illada.data.skills.registry import items
 from illada.data.tokenizer import Tokenizer
+from illada.distributed.mesh import Mesh
 from illada.durable import atomic_folder
 from illada.evaluate.bound import HeldOut, held_out_bound
 from illada.evaluate.response import ResponseBound, response_bound
@@ -102,8 +103,8 @@ def text_corpus(stage: TextStage, places: Places) -> Corpus:
     return prepare(stage.corpus, places.cache, report=lambda _: None)
 
 
-def text_task(plan: Plan, stage: TextStage, corpus: Corpus) -> Task:
-    """Pre-training of a new model."""
+def text_task(plan: Plan, stage: TextStage, corpus: Corpus, *, mesh: Mesh | None = None) -> Task:
+    """Pre-training of a new model; the processes of a mesh share the measuring."""
     opening, pad = Opening(tokenizer=corpus.tokenizer), corpus.tokenizer.specials.pad
     length = stage.packing.length
     # one token more than the rows: so many windows fit, and every epoch begins at the same place
@@ -123,7 +124,7 @@ def text_task(plan: Plan, stage: TextStage, corpus: Corpus) -> Task:
         row_length=length,
         objective=build_objective(plan.objective, stage.noise, mask_id=mask_id, seed=plan.seed),
         measure=lambda model: held_out_bound(
-            model, held_out, mask_id=mask_id, samples=stage.held_out_samples
+            model, held_out, mask_id=mask_id, samples=stage.held_out_samples, mesh=mesh
         ).metrics(),
     )
 
@@ -221,8 +222,11 @@ def _named_after(*content: object) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def run_config(plan: Plan, pace: Pace, noise: NoiseConfig, *, looks: int = 1) -> RunConfig:
-    """How a stage is trained."""
+def run_config(plan: Plan, pace: Pace, noise: NoiseConfig, *, looks: int = 1, device: str = "cpu") -> RunConfig:
+    """How a stage is trained.
+
+    On a GPU in fp32 as on the CPU: where a run was trained is no part of its plan, and must not show in its numbers.
+    """
     peak = plan.peak * pace.rate_share
     steps = max(1, round(pace.steps / looks)) * looks
     options: dict[str, Any] = {"keep_every": steps // looks} if looks > 1 else {}
@@ -246,6 +250,6 @@ def run_config(plan: Plan, pace: Pace, noise: NoiseConfig, *, looks: int = 1) ->
             keep_last=1,
             **options,
         ),
-        device="cpu",
+        device=device,
         seed=plan.seed,
     )

@@ -28,10 +28,22 @@ def speaks_for_all() -> bool:
 
 _PATIENCE = timedelta(days=2)
 """How long the others wait while one prepares a corpus. A process that dies is noticed at once all the same."""
+_SIGNS_OF_A_LOST_PEER = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "Timed out waiting",
+    "remote process exited",
+)
+"""In what gloo and NCCL say."""
 
 
 class PeerError(ConnectionError):
     """Another process of the job failed; what went wrong stands in its own message."""
+
+
+class PeerLostError(PeerError):
+    """Another process of the job is not there any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +106,20 @@ class Processes:
         if self.local_rank > 0:
             self._meet_patiently(failed=False)
             return work()
-        try:
-            result = work()
-        except Exception:
-            with contextlib.suppress(PeerError):
-                self._meet_patiently(failed=True)
-            raise
-        self._meet_patiently(failed=False)
-        return result
+        return self._awaited(work)
+
+    def by_first(self, work: Callable[[], Any]) -> Any:
+        """The first process does `work`, however long it takes; all get what it gave, as JSON carries it.
+
+        Raises:
+            PeerError: it failed there.
+        """
+        content = None
+        if self.first:
+            content = self._awaited(work)
+        else:
+            self._meet_patiently(failed=False)
+        return self.told_by_first(content)
 
     def device(self, name: str) -> torch.device:
         """The device called `name` (see `choose_device`); several processes of a machine have a GPU each.
@@ -130,6 +148,17 @@ class Processes:
         data = torch.tensor(list(text) if self.rank == rank else [0] * int(length), dtype=torch.uint8)
         dist.broadcast(data, rank)
         return json.loads(bytes(data.tolist()))
+
+    def _awaited(self, work: Callable[[], T]) -> T:
+        """Do `work`, and then meet those that wait for it; where it fails, they learn of it."""
+        try:
+            result = work()
+        except Exception:
+            with contextlib.suppress(PeerError):
+                self._meet_patiently(failed=True)
+            raise
+        self._meet_patiently(failed=False)
+        return result
 
     def _meet_patiently(self, *, failed: bool) -> None:
         """Wait for all, and learn whether one failed."""
@@ -161,6 +190,26 @@ def joined() -> Iterator[Processes]:
         _meet()
     local_rank = int(os.environ.get("LOCAL_RANK", str(dist.get_rank())))
     patient = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    yield Processes(rank=dist.get_rank(), size=size, local_rank=local_rank, patient=patient)
+    processes = Processes(rank=dist.get_rank(), size=size, local_rank=local_rank, patient=patient)
+    processes.anywhere(False)  # a meeting: one that leaves at once would break what the others are still at
+    yield processes
     if own:  # after an error the process ends, and with it the job: to wait for the others could take forever
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def peers_in_sight(processes: Processes, *, advice: str) -> Iterator[None]:
+    """A process that dies takes the job down: the others say so in one line, with advice how to go on, and leave.
+
+    Of several that are entered one in another, the outermost gives the advice: it knows the command.
+
+    Raises:
+        PeerLostError: another process has gone.
+    """
+    try:
+        yield
+    except (RuntimeError, PeerLostError) as error:
+        signs = processes.size > 1 and any(sign in str(error) for sign in _SIGNS_OF_A_LOST_PEER)
+        if not (signs or isinstance(error, PeerLostError)):
+            raise
+        raise PeerLostError(f"another process of the job has gone: {advice}") from error

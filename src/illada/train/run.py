@@ -6,8 +6,7 @@ RUN/checkpoints/step_*/  see `illada.checkpoint.native`
 RUN/rollbacks.jsonl      where it went back from a fault: see `illada.train.faults`
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -24,7 +23,7 @@ from illada.data.loader import Loader
 from illada.data.tokenizer import Tokenizer
 from illada.distributed.mesh import Mesh, MeshConfig, alone
 from illada.distributed.placement import fill
-from illada.distributed.processes import PeerError
+from illada.distributed.processes import peers_in_sight
 from illada.distributed.sharding import Layout, distribute, release
 from illada.distributed.stragglers import ForwardClock, spread_of_processes
 from illada.durable import write_text
@@ -43,14 +42,7 @@ from illada.train.optimizer import AdamWConfig, WeightAverage, build_optimizer, 
 from illada.train.session import Session
 from illada.train.step import compute_dtype
 
-_SIGNS_OF_A_LOST_PEER = (
-    "Connection closed by peer",
-    "Connection reset by peer",
-    "Broken pipe",
-    "Timed out waiting",
-    "remote process exited",
-)
-"""In what gloo and NCCL say."""
+_GO_ON = "start the same command with --resume, or let torchrun do so with --max-restarts"
 _NEUTRAL_OF_THE_LOOP = (
     "max_minutes",
     "micro_batch_size",
@@ -145,7 +137,7 @@ def execute(
         ValueError: the configuration or the data is not the run's, or no checkpoint is fit for use.
         OSError: the disk is full, say; the newest complete checkpoint stays.
         FloatingPointError: a step went wrong, and going back has not helped.
-        PeerError: another process of the job has gone.
+        PeerLostError: another process of the job has gone.
     """
     mesh = mesh or alone(torch.device("cpu"))
     check_divisible(config.loop, mesh)
@@ -171,7 +163,7 @@ def execute(
         ),
         report=lambda text: console.print(text, markup=False, highlight=False, soft_wrap=True),
     )
-    with _peers_in_sight(mesh):
+    with peers_in_sight(mesh.processes, advice=_GO_ON):
         resumed = session.begin()
         stopped_by = _train(config, session, task, clock, console, resumed=resumed)
     newest = list_checkpoints(folder / "checkpoints")[-1][1]
@@ -209,6 +201,8 @@ def _check_or_write_config(config: ConfigT, folder: Path, *, resume: bool) -> No
     began["mesh"], began["faults"]["pause_minutes"] = now["mesh"], now["faults"]["pause_minutes"]
     for name in _NEUTRAL_OF_THE_LOOP:
         began["loop"][name] = now["loop"][name]
+    if now["loop"]["precision"] != "auto":  # else the device decides in which numbers is computed
+        began["device"] = now["device"]
     if differing := _differences(began, now):
         raise ValueError(f"the run in {folder} began with another configuration: {'; '.join(differing)}")
 
@@ -289,20 +283,6 @@ def _measure_processes(session: Session, clock: ForwardClock) -> dict[str, float
     seconds, memory = zip(*each, strict=True)
     metrics = {"train/peak_memory_gib": max(memory) / 2**30} | session.saver.timings()
     return metrics | (spread_of_processes(seconds) if len(each) > 1 else {})
-
-
-@contextlib.contextmanager
-def _peers_in_sight(mesh: Mesh) -> Iterator[None]:
-    """A process that dies takes the job down: the others say so in one line, and leave."""
-    try:
-        yield
-    except RuntimeError as error:
-        if mesh.alone or not any(sign in str(error) for sign in _SIGNS_OF_A_LOST_PEER):
-            raise
-        raise PeerError(
-            "another process of the job has gone: start the same command with --resume, or let torchrun do so with "
-            "--max-restarts"
-        ) from error
 
 
 class _Measured:

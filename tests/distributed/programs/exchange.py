@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from equality import MODEL
 
+from illada.checkpoint.saver import Saver
 from illada.distributed.mesh import Mesh, MeshConfig
 from illada.distributed.placement import block_of, fill, local, whole
 from illada.distributed.processes import PeerError, joined
@@ -37,16 +38,36 @@ def talk(processes, out):
 
     seen["in_turn"] = processes.in_turn(work)
 
+    seen["by_first"] = processes.by_first(lambda: {"by": rank})
+    seen["failed"] = {how: failure(getattr(processes, how), rank) for how in ("in_turn", "by_first")}
+    return seen
+
+
+def failure(how, rank):
+    """What each process is told where the work fails on the first."""
+
     def fail():
         if rank == 0:
             raise ValueError("the first cannot")
         return "done"
 
     try:
-        processes.in_turn(fail)
+        how(fail)
     except (ValueError, PeerError) as error:
-        seen["failed"] = f"{type(error).__name__}: {error}"
-    return seen
+        return f"{type(error).__name__}: {error}"
+
+
+def left_open(out):
+    """How many more connections there are after three savers that were closed again."""
+
+    def count():
+        return sum(1 for _ in Path("/dev/fd").iterdir())
+
+    Saver(out / "checkpoints", keep_last=1).close()
+    before = count()
+    for _ in range(3):
+        Saver(out / "checkpoints", keep_last=1).close()
+    return count() - before
 
 
 def blocks(processes):
@@ -68,6 +89,7 @@ def main(out):
     with joined() as processes:
         seen = talk(processes, Path(out))
         seen["numbers"] = blocks(processes)
+        seen["left_open"] = left_open(Path(out))
         (Path(out) / f"{processes.rank}.json").write_text(json.dumps(seen))
 
 
