@@ -11,7 +11,8 @@ from illada.compare.budget import equal_flops, plan_cost, step_cost, training_fl
 from illada.compare.plan import changed
 from illada.compare.stages import Opening, lesson_task, lesson_tokenizer
 from illada.model.accounting import count_flops
-from illada.recipes.comparison import SCALES, matched
+from illada.recipes.comparison import matched
+from illada.recipes.scales import SCALES
 
 from .conftest import CAUSAL, small_plan
 

@@ -6,7 +6,8 @@ import pytest
 
 from illada.compare.plan import differing
 from illada.compare.study import Arm, Claim, Study, Sweep, shortened
-from illada.recipes.comparison import SCALES, STUDIES, matched, planning
+from illada.recipes.comparison import STUDIES, matched, planning
+from illada.recipes.scales import SCALES
 
 from .conftest import CAUSAL, small_plan, small_study
 

@@ -15,7 +15,8 @@ from illada.compare.run import Interrupted, Pool
 from illada.compare.study import Study, shortened
 from illada.compare.summary import summarize
 from illada.distributed.processes import speaks_for_all
-from illada.recipes.comparison import SCALES, STUDIES
+from illada.recipes.comparison import STUDIES
+from illada.recipes.scales import SCALES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,97 +4,24 @@ Every study is a function of a scale. The claims are the papers', in our words; 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 from illada.compare.lessons import Facts, Lessons
-from illada.compare.plan import Exam, LessonStage, Pace, Plan, TextStage
+from illada.compare.plan import Exam, Pace
 from illada.compare.study import Arm, Claim, Study
-from illada.data.corpus import CorpusConfig
-from illada.data.example_rows import ExamplePacking
-from illada.data.packing import PackingConfig
-from illada.data.tokenizer import LEAST_VOCABULARY
-from illada.model.config import ModelConfig, named_size
+from illada.recipes.scales import BLOCK, CAUSAL, FOCUS, Scale, lesson_stage, pace_of, plan_of, text_stage
 from illada.sample.request import SamplingParams
 from illada.train.objective import NoiseConfig
-
-Changes = tuple[tuple[str, Any], ...]
-
-BLOCK = 20
-"""Tokens of a block: the longest answer of these skills and its end of text."""
-CAUSAL: Changes = (("model.attention", "causal"), ("objective", "next_token"), ("sampler.block_length", 32))
-"""The autoregressive twin: attention, objective, and a sampler that knows no blocks (their length is its default)."""
-FOCUS = 1.0
-"""β of the token reweighting: that of "Beyond autoregression" for sudoku."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """How large the models of a study are, and how long they are trained."""
-
-    model: ModelConfig
-    steps: float = 1.0
-    """Times the steps of the smallest scale."""
-    sizes: tuple[tuple[int, int, int], ...] = ()
-    """(hidden, layers, ffn) of the models of `scaling`."""
-
-
-MICRO = ModelConfig(
-    hidden_size=96, layers=3, heads=4, kv_heads=4, ffn_size=256, max_length=128, rope_theta=100.0, init_std=0.08
-)
-"""0.4M parameters: a run takes some minutes of one CPU thread."""
-
-SCALES: dict[str, Scale] = {
-    "micro": Scale(model=MICRO, sizes=((64, 2, 176), (96, 3, 256), (128, 4, 344), (160, 5, 432))),
-    "tiny": Scale(
-        model=replace(named_size("tiny"), max_length=256),
-        sizes=((128, 3, 344), (192, 4, 512), (256, 4, 688), (320, 5, 864)),
-    ),
-    "small": Scale(
-        model=replace(named_size("small"), max_length=256),
-        steps=10.0,
-        sizes=((256, 6, 704), (384, 8, 1056), (512, 10, 1408), (640, 12, 1760)),
-    ),
-}
-"""By name: half an hour of one thread for a study, an hour or two of two cores, hours of a GPU."""
-
-
-def _pace(scale: Scale, steps: int, *, batch_size: int) -> Pace:
-    return Pace(steps=max(1, round(scale.steps * steps)), batch_size=batch_size, curve=5)
-
-
-def _lessons(lessons: Lessons, *, pace: Pace, block: int = BLOCK, **changes: Any) -> LessonStage:
-    stage = LessonStage(
-        pace=pace,
-        lessons=lessons,
-        examples=ExamplePacking(
-            length=96, one_per_row=True, filler="canvas", block_length=block, long_canvas_probability=0.0
-        ),
-    )
-    return replace(stage, **changes)
-
-
-def _text(scale: Scale, *, steps: int, **changes: Any) -> TextStage:
-    stage = TextStage(
-        pace=_pace(scale, steps, batch_size=32),
-        corpus=CorpusConfig(vocab_size=LEAST_VOCABULARY, workers=1),
-        packing=PackingConfig(length=64, split_probability=0.0),
-    )
-    return replace(stage, **changes)
-
-
-def _plan(scale: Scale, *, block: int = BLOCK, **parts: Any) -> Plan:
-    return Plan(model=scale.model, sampler=SamplingParams(length=block, block_length=block), **parts)
 
 
 def planning(scale: Scale) -> Study:
     """Sudoku and countdown: diffusion, the same with the token reweighting, and autoregression."""
-    plan = _plan(
+    plan = plan_of(
         scale,
-        lessons=_lessons(
+        lessons=lesson_stage(
             Lessons(skills=("sudoku", "countdown"), levels=(1,), problems=12_000),
-            pace=_pace(scale, 2400, batch_size=16),
+            pace=pace_of(scale, 2400, batch_size=16),
         ),
         exam=Exam(questions=100, choices=16, likelihoods=16),
     )
@@ -122,11 +49,11 @@ def planning(scale: Scale) -> Study:
 def reversal(scale: Scale) -> Study:
     """Facts told one way and asked the other."""
     facts, block = Facts(both=40, forward=20), 6
-    plan = _plan(
+    plan = plan_of(
         scale,
-        lessons=_lessons(
+        lessons=lesson_stage(
             Lessons(facts=facts),
-            pace=_pace(scale, 2400, batch_size=32),
+            pace=pace_of(scale, 2400, batch_size=32),
             block=block,
             noise=NoiseConfig(maskable="everything", normaliser="tokens"),
         ),
@@ -169,10 +96,10 @@ def reversal(scale: Scale) -> Study:
 def matched(scale: Scale) -> Study:
     """Diffusion against autoregression, pre-trained and fine-tuned alike, at equal tokens and at equal FLOPs."""
     lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=12_000, gaps=4000)
-    plan = _plan(
+    plan = plan_of(
         scale,
-        text=_text(scale, steps=100),
-        lessons=_lessons(lessons, pace=_pace(scale, 1000, batch_size=32)),
+        text=text_stage(scale, steps=100),
+        lessons=lesson_stage(lessons, pace=pace_of(scale, 1000, batch_size=32)),
         exam=Exam(questions=100, choices=32, likelihoods=32),
     )
     names = ("diffusion", "autoregressive, equal tokens", "autoregressive, equal FLOPs")
@@ -205,10 +132,10 @@ def sft_epochs(scale: Scale) -> Study:
     lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=problems)
     size = problems * len(lessons.skills)
     pace = Pace(steps=epochs * (size // batch), batch_size=batch, curve=epochs // 2)
-    plan = _plan(
+    plan = plan_of(
         scale,
-        text=_text(scale, steps=100),
-        lessons=_lessons(lessons, pace=pace, looks=epochs // 2),
+        text=text_stage(scale, steps=100),
+        lessons=lesson_stage(lessons, pace=pace, looks=epochs // 2),
         exam=Exam(questions=50, seen=50, likelihoods=0),
     )
     names = ("diffusion", "autoregressive")
@@ -255,7 +182,7 @@ def data_constrained(scale: Scale) -> Study:
         for name, changes in (("diffusion", ()), ("autoregressive", CAUSAL))
         for count in epochs
     ]
-    plan = _plan(scale, text=_text(scale, steps=1, unique_rows=round(rows * scale.steps)))
+    plan = plan_of(scale, text=text_stage(scale, steps=1, unique_rows=round(rows * scale.steps)))
     most = epochs[-1]
     return Study(
         name="data_constrained",
@@ -278,10 +205,10 @@ def data_constrained(scale: Scale) -> Study:
 def length(scale: Scale) -> Study:
     """Answers that grow block by block against a fixed canvas."""
     lessons = Lessons(skills=("repeat", "reverse", "sudoku"), levels=(1,), problems=12_000)
-    stage = _lessons(lessons, pace=_pace(scale, 2000, batch_size=32))
+    stage = lesson_stage(lessons, pace=pace_of(scale, 2000, batch_size=32))
     # a canvas of several blocks is learnt too, as the one that generation is asked for
     stage = replace(stage, examples=replace(stage.examples, long_canvas_probability=0.15, longest_canvas=2))
-    plan = _plan(scale, lessons=stage, exam=Exam(questions=200, likelihoods=0))
+    plan = plan_of(scale, lessons=stage, exam=Exam(questions=200, likelihoods=0))
     fixed = SamplingParams(canvas="fixed", length=2 * BLOCK, block_length=2 * BLOCK)
     names = ("variable", "fixed canvas")
     return Study(
@@ -309,9 +236,9 @@ def length(scale: Scale) -> Study:
 def scoring(scale: Scale) -> Study:
     """Choices by confidence against choices by likelihood, of the same model."""
     lessons = Lessons(skills=("repeat", "reverse", "sudoku", "compare"), levels=(1,), problems=12_000)
-    plan = _plan(
+    plan = plan_of(
         scale,
-        lessons=_lessons(lessons, pace=_pace(scale, 2000, batch_size=32)),
+        lessons=lesson_stage(lessons, pace=pace_of(scale, 2000, batch_size=32)),
         exam=Exam(questions=100, choices=200, scoring=("likelihood", "confidence"), likelihoods=0),
     )
     names = ("by likelihood", "by confidence")
@@ -342,9 +269,9 @@ def reading(scale: Scale) -> Study:
     """Questions on passages of fairy tales that training never met. The tales have to be in `data/fairytaleqa`."""
     # passages are long, answers short: a vocabulary that shortens both, and a context for most of them
     model = replace(scale.model, max_length=512)
-    stage = _lessons(Lessons(tales="data"), pace=_pace(scale, 2000, batch_size=16))
+    stage = lesson_stage(Lessons(tales="data"), pace=pace_of(scale, 2000, batch_size=16))
     stage = replace(stage, vocab_size=2048, examples=replace(stage.examples, length=448))
-    plan = _plan(replace(scale, model=model), lessons=stage, exam=Exam(questions=400, likelihoods=0))
+    plan = plan_of(replace(scale, model=model), lessons=stage, exam=Exam(questions=400, likelihoods=0))
     names = ("diffusion", "autoregressive")
     return Study(
         name="reading",
@@ -384,7 +311,7 @@ def scaling(scale: Scale) -> Study:
     return Study(
         name="scaling",
         question="How does the held-out loss of the two fall with training compute?",
-        plan=_plan(scale, text=_text(scale, steps=600)),
+        plan=plan_of(scale, text=text_stage(scale, steps=600)),
         arms=tuple(arms),
     )
 
