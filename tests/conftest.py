@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 install_import_hook("illada", "beartype.beartype")
@@ -24,6 +25,10 @@ install_import_hook("illada", "beartype.beartype")
 with pytest.MonkeyPatch.context() as patch:
     patch.setattr(random, "getrandbits", random.Random().getrandbits)
     importlib.import_module("beartype")
+
+# How long an example takes says something about the machine and who else uses it, and nothing about what is tested.
+settings.register_profile("illada", deadline=None, suppress_health_check=(HealthCheck.too_slow,))
+settings.load_profile("illada")
 
 # Small models gain nothing from more threads, and two that wait for each other on a busy machine lose tenfold.
 torch.set_num_threads(1)

@@ -70,7 +70,7 @@ EXAMPLE = Outer(rate=0.5, maybe=Inner(count=2), levels=((0.0, 1.0),), folder=Pat
 
 
 @given(outers)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_json_and_back_is_the_same(config):
     assert from_json(Outer, to_json(config)) == config
     assert from_dict(Outer, to_dict(config)) == config
@@ -171,7 +171,7 @@ def test_json_that_is_no_object_is_refused():
 
 
 @given(outers, outers)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_fingerprints_are_equal_exactly_when_configurations_are(one, two):
     assert (fingerprint(one) == fingerprint(two)) == (to_dict(one) == to_dict(two))
     assert fingerprint(one) == fingerprint(from_json(Outer, to_json(one)))

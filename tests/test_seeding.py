@@ -46,7 +46,7 @@ def test_philox_gives_the_known_answers(counter, key, answer):
 
 
 @given(counter=st.lists(WORD, min_size=4, max_size=4), key=st.lists(WORD, min_size=2, max_size=2))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_philox_equals_plain_integers(counter, key):
     assert ours(counter, key) == plain_philox(counter, key)
 
@@ -61,7 +61,7 @@ def test_philox_equals_plain_integers(counter, key):
     seed=st.integers(-(2**40), 2**40),
     purpose=st.text(max_size=8),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_word_is_the_cipher_of_its_address(index, epoch, draw, seed, purpose):
     stream = Stream(seed, purpose)
     block = plain_philox([draw // 4, epoch, index % 2**32, index >> 32], list(stream.key))
@@ -220,7 +220,7 @@ def test_permute_needs_no_table(size):
 
 
 @given(size=st.integers(1, 500), data=st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_permute_is_element_wise(size, data):
     some = torch.tensor(data.draw(st.lists(st.integers(0, size - 1), max_size=20)), dtype=torch.int64)
     stream = Stream(4, "order")

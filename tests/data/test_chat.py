@@ -74,7 +74,7 @@ def test_digits_are_tokens_by_themselves():
 # --- nothing becomes special --------------------------------------------------------------------------------------
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(CONTENT, min_size=1, max_size=3))
 @pytest.mark.parametrize("source", [CHAT_TEMPLATE, TAGGED, "{% for m in messages %}{{ m.content }}{% endfor %}"])
 def test_no_content_brings_a_special_token_with_it(source, contents):
@@ -87,7 +87,7 @@ def test_no_content_brings_a_special_token_with_it(source, contents):
     assert TOKENIZER.decode(ids, skip_special=False) == template.render([user(content) for content in contents])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(CONTENT)
 def test_the_rendered_text_holds_the_content_as_it_is(content):
     assert ChatTemplate(TOKENIZER, TAGGED).render([user(content)]) == f"<user>{content}</user>\n<assistant>"
@@ -165,7 +165,7 @@ def test_an_answer_is_opened_or_continued_but_not_both():
 # --- rendered text ------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(CONTENT, min_size=1, max_size=3))
 @pytest.mark.parametrize("source", [CHAT_TEMPLATE, TAGGED])
 def test_rendered_text_splits_into_the_ids_of_the_dialogue(source, contents):

@@ -41,14 +41,14 @@ REFERENCE = sequence(mix(SIZES, WEIGHTS), [60])
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_any_batch_sizes_give_the_same_sequence(batches):
     got = sequence(mix(SIZES, WEIGHTS), batches)
     assert got[:60] == REFERENCE[: len(got)]
 
 
 @given(world=st.sampled_from([1, 2, 3, 4, 6]), factor=st.integers(1, 3), steps=st.integers(1, 3))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_the_shares_of_all_processes_make_the_same_sequence(world, factor, steps):
     loaders = [mix(SIZES, WEIGHTS) for _ in range(world)]
     got = []
@@ -64,7 +64,7 @@ def test_the_shares_of_all_processes_make_the_same_sequence(world, factor, steps
 
 
 @given(before=st.integers(1, 30), after=st.integers(1, 30))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_a_resumed_loader_goes_on_as_if_never_stopped(before, after):
     stopped = mix(SIZES, WEIGHTS)
     stopped.next(before)
@@ -243,7 +243,7 @@ def test_examples_that_are_passed_over_are_those_that_would_have_come(count):
 
 
 @given(size=st.integers(1, 30), batch=st.integers(1, 17))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_every_row_is_visited_once_per_epoch(size, batch):
     loader = mix([size], [1.0])
     visits = sequence(loader, [batch] * (2 * size // batch + 1))
@@ -290,7 +290,7 @@ def worst_deviation(loader: Loader, weights: list[float], examples: int) -> floa
 
 
 @given(st.lists(st.floats(0.01, 10.0), min_size=1, max_size=8))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_no_source_strays_a_whole_example_from_its_share(weights):
     assert worst_deviation(mix([1000] * len(weights), weights), weights, 60) < 1.0
 

@@ -96,7 +96,7 @@ def test_a_batch_of_contradicting_shapes_is_refused():
 
 
 @given(length=st.integers(1, 12), tokens=st.integers(2, 40), seed=st.integers(0, 5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_row_of_every_epoch_lies_inside_and_follows_the_one_before(tmp_path_factory, length, tokens, seed):
     shards = shards_of(tmp_path_factory.mktemp("small") / "shards", tokens)
     if tokens < length:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from illada.data.token_files import TokenFiles
@@ -27,7 +27,6 @@ documents = st.lists(st.integers(0, 9), min_size=1, max_size=4)
 files = st.lists(st.lists(documents, max_size=4), min_size=1, max_size=5)
 
 
-@settings(deadline=None)
 @given(files, st.data())
 def test_any_range_is_that_of_the_files_one_behind_the_other(content, data):
     sequence = InMemory(content)

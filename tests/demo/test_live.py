@@ -2,7 +2,7 @@ import io
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -156,7 +156,6 @@ def test_markup_and_escapes_of_the_model_are_only_text():
 
 
 @given(st.lists(st.one_of(st.none(), st.text()), max_size=6))
-@settings(deadline=None)
 def test_any_text_can_be_shown_on_any_console(pieces):
     for console in (plain_console(), plain_console("ascii")):
         with DenoisingView(console, title="any") as view:

@@ -90,7 +90,7 @@ def test_each_position_gets_the_time_of_its_segment_and_padding_gets_zero():
 # mask_exactly
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_the_count_is_exact_and_only_eligible_positions_are_taken(data):
     batch, length = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 12))

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from illada.evaluate.intervals import wilson_interval
@@ -25,7 +25,6 @@ def bisected(correct: int, count: int, *, z: float, upper: bool) -> float:
 
 
 @given(count=st.integers(1, 3000), data=st.data())
-@settings(deadline=None)
 def test_at_its_ends_the_share_is_as_far_away_as_the_quantile_says(count, data):
     correct = data.draw(st.integers(0, count))
     interval = wilson_interval(correct, count)

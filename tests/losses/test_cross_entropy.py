@@ -69,7 +69,7 @@ def test_value_and_gradients_equal_those_of_torch(rows, chunk_logits):
     seed=st.integers(0, 50),
     scale=st.sampled_from([0, 1e-3, 0.3, 5]),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_any_chunks_and_scales(rows, chunk, seed, scale):
     case = Case(rows, seed=seed, scale=scale)
     total, _ = case.ours(chunk_logits=chunk)

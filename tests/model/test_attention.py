@@ -32,7 +32,7 @@ def test_positions_restart_with_every_segment(segments, positions):
 
 
 @given(st.lists(st.lists(st.integers(-1, 3), min_size=9, max_size=9), min_size=1, max_size=4))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_positions_equal_a_count(rows):
     expected = []
     for row in rows:
@@ -91,7 +91,7 @@ def test_attention_equals_that_by_hand(kind, kv_heads, causal, attention_by_hand
 
 
 @given(segments=st.lists(st.integers(-1, 2), min_size=7, max_size=7), causal=st.booleans(), seed=st.integers(0, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_attention_of_any_segments_is_that_of_each_alone(segments, causal, seed):
     segments = torch.tensor([segments])
     query, key, value = states(2, 7, seed=seed), states(1, 7, seed=seed + 10), states(1, 7, seed=seed + 20)

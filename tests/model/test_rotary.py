@@ -54,7 +54,7 @@ def score(query: torch.Tensor, key: torch.Tensor, here: int, there: int) -> floa
 
 
 @given(here=st.integers(0, 500), there=st.integers(0, 500), shift=st.integers(0, 500), seed=st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_score_depends_on_the_distance_alone(here, there, shift, seed):
     query, key = torch.randn(2, 16, generator=torch.Generator().manual_seed(seed))
     moved = score(query, key, here + shift, there + shift)

@@ -107,7 +107,7 @@ def test_padding_changes_nothing(model, side):
 
 
 @given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=5), left=st.integers(0, 3), right=st.integers(0, 3))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @pytest.mark.parametrize("kind", KINDS)
 def test_packing_changes_nothing(kind, sizes, left, right, packed_models):
     model = packed_models[kind]

@@ -16,7 +16,7 @@ from illada.sample.canvas import Canvas
 from illada.sample.request import SamplingParams
 from illada.sample.sampler import fill
 
-SMALL = settings(max_examples=40, deadline=None)
+SMALL = settings(max_examples=40)
 MASK = 4
 VOCAB = 11
 

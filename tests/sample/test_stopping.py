@@ -34,7 +34,7 @@ TOKENS = st.lists(st.sampled_from(sorted(PIECES)), max_size=12)
 STRINGS = st.lists(st.text(alphabet="abcé", min_size=1, max_size=3), max_size=3, unique=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TOKENS, STRINGS)
 def test_the_first_string_to_be_complete_ends_the_text(tokens, strings):
     cut = stopping(*strings).find(tokens)
@@ -42,7 +42,7 @@ def test_the_first_string_to_be_complete_ends_the_text(tokens, strings):
     assert (cut and (cut.data, cut.stop_string)) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TOKENS, STRINGS)
 def test_what_is_generated_behind_the_end_changes_nothing(tokens, strings):
     stop = stopping(*strings)
@@ -53,7 +53,7 @@ def test_what_is_generated_behind_the_end_changes_nothing(tokens, strings):
             break
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TOKENS, STRINGS)
 def test_the_tokens_are_those_that_lie_wholly_before_the_end(tokens, strings):
     cut = stopping(*strings).find(tokens)
@@ -64,7 +64,7 @@ def test_the_tokens_are_those_that_lie_wholly_before_the_end(tokens, strings):
             assert len(decode(tokens[: cut.tokens + 1])) > len(cut.data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TOKENS, TOKENS, STRINGS)
 def test_what_is_not_held_back_is_never_taken_back(before, after, strings):
     stop = stopping(*strings)

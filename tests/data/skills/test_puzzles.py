@@ -70,7 +70,7 @@ STEP = st.builds("{}{}{}={}".format, st.integers(0, 8), st.sampled_from("+-*/"),
 
 
 @given(numbers=st.lists(SMALL, min_size=3, max_size=3), target=SMALL, first=STEP, second=STEP, data=st.data())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_a_reply_is_right_just_when_it_is_among_all_derivations(numbers, target, first, second, data):
     problem, ways = asked(numbers, target), sorted(derivations(numbers, target))
     reply = f"{first} {second}"

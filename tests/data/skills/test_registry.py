@@ -179,7 +179,7 @@ def test_responses_pass_their_own_check_and_texts_are_short(name):
 
 
 @given(name=st.sampled_from([name for name in SKILLS if name != "countdown"]), data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_changed_answer_is_refused(name, data):
     problem = data.draw(st.sampled_from(some(name, "test"))).problem
     response = problem.response
