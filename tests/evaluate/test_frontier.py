@@ -76,6 +76,19 @@ class Scripted:
         raise AssertionError
 
 
+class Exchanges(Scripted):
+    """Knows one task; with a threshold the other instead."""
+
+    def __init__(self, one, other):
+        super().__init__(one)
+        self.plain, self.quick = self.answers, Scripted(other).answers
+
+    def chat(self, conversations, params):
+        known = self.plain if params.unmasking == "low_confidence" else self.quick
+        self.answers = {messages[-1].content: known.get(messages[-1].content, "?") for messages in conversations}
+        return super().chat(conversations, SamplingParams())
+
+
 def test_the_grid_begins_with_the_baseline_and_holds_every_combination_once():
     settings = grid(("none", "dual"), ("low_confidence", "threshold"), (16, 32), length=64)
     assert settings[0] == SamplingParams(length=64)
@@ -111,6 +124,23 @@ def test_a_setting_loses_nothing_if_it_is_as_good_as_far_as_one_can_tell():
     assert point(speed=1, correct=90, difference=-0.01, p_value=0.5).loses_nothing
     assert not point(speed=1, correct=90, difference=-0.02, p_value=0.5).loses_nothing
     assert not point(speed=1, correct=90, difference=-0.005, p_value=0.01).loses_nothing
+
+
+def test_what_one_task_loses_is_not_hidden_by_others():
+    """Half of one task's answers are lost and gained in another: together nothing has changed."""
+    good, bad = (
+        prepare(skill_tasks(named_skills((name,)))[0], Asking(task=name, chat=True), data=None, limit=24)
+        for name in ("repeat", "reverse")
+    )
+    model = Exchanges(good, bad)
+    first, other = measure(
+        model, [good, bad], [SamplingParams(), SamplingParams(unmasking="threshold")], room=ROOM, batch_size=8
+    )
+    assert first.right.correct == other.right.correct == 24
+    assert (other.difference.value, other.p_value) == (0.0, 1.0)
+    assert other.losing == ("repeat",)
+    assert not other.loses_nothing
+    assert other.data()["losing"] == ["repeat"]
 
 
 def test_the_best_is_the_cheapest_of_those_that_lose_nothing():

@@ -167,7 +167,7 @@ def _table(points: Sequence[Point]) -> Table:
             f"{point.tokens_per_second:.0f}",
             marks,
         )
-    shown.caption = "= loses nothing against the first; * no setting is better in both"
+    shown.caption = "= loses nothing against the first, in any task; * no setting is better in both"
     return shown
 
 
