@@ -77,6 +77,12 @@ class Arguments:
         """Commas part names, too."""
         return tuple(name for joined in self.tasks for name in joined.split(","))
 
+    @property
+    def asked(self) -> list[str]:
+        """The tasks as a reader is told of them: skills by name, unless they are all."""
+        skills = [SKILLS_NAME] if self.skills == tuple(SKILLS) else list(self.skills)
+        return [told for name in self.task_names for told in (skills if name == SKILLS_NAME else [name])]
+
 
 def command(arguments: list[str]) -> int:
     """Measure, print, and write the folder."""
@@ -127,14 +133,14 @@ def _write(chosen: Arguments, points: Sequence[Point], arguments: Sequence[str])
         "threads": torch.get_num_threads(),
         "command": shlex.join(["illada", "bench", *arguments]),
         "model": chosen.model,
-        "tasks": list(chosen.task_names),
+        "tasks": chosen.asked,
         "limit": chosen.limit,
         "area": area(points),
         "best": {name: getattr(fastest, name) for name in ("caching", "unmasking", "block_length")},
         "points": [point.data() for point in points],
     }
     write_text(chosen.out / RESULTS, json.dumps(result, indent=2) + "\n")
-    title = f"{Path(chosen.model).name}: {', '.join(chosen.task_names)}, {points[0].right.count} questions"
+    title = f"{Path(chosen.model).name}: {', '.join(chosen.asked)}, {points[0].right.count} questions"
     write_text(chosen.out / PLOT, frontier_svg(points, title=title))
 
 
