@@ -128,7 +128,7 @@ def matched(scale: Scale) -> Study:
 
 def sft_epochs(scale: Scale) -> Study:
     """Exact match after 1 to 12 epochs of fine-tuning."""
-    epochs, problems, batch = 12, 480, 16
+    epochs, problems, batch = 12, 320, 16
     lessons = Lessons(skills=("repeat", "sudoku"), levels=(1,), problems=problems)
     size = problems * len(lessons.skills)
     pace = Pace(steps=epochs * (size // batch), batch_size=batch, curve=epochs // 2)
@@ -136,7 +136,7 @@ def sft_epochs(scale: Scale) -> Study:
         scale,
         text=text_stage(scale, steps=100),
         lessons=lesson_stage(lessons, pace=pace, looks=epochs // 2),
-        exam=Exam(questions=50, seen=50, likelihoods=0),
+        exam=Exam(questions=40, seen=40, likelihoods=0),
     )
     names = ("diffusion", "autoregressive")
     return Study(
