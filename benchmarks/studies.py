@@ -40,7 +40,8 @@ def main() -> None:
     for name in settings.studies:
         folder = settings.pool / name
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
-        (settings.docs / f"{name}.html").write_text(report(results, command=f"illada compare {name}"), encoding="utf-8")
+        whole = report(results, command=f"illada compare {name}")
+        (settings.docs / f"{name}-report.html").write_text(whole, encoding="utf-8")
         (settings.docs / f"{name}.svg").write_text(figure(results), encoding="utf-8")
         (settings.docs / f"{name}.md").write_text(page(results, minutes(folder)), encoding="utf-8")
         records[name] = record(results, minutes(folder))
@@ -113,7 +114,7 @@ def page(results: dict[str, Any], spent: float) -> str:
         (
             f"{first['parameters']:,} parameters, {tokens} tokens, {len(results['seeds'])} seeds, {spent:.0f} minutes "
             "of one thread of a busy CPU without the sweep. "
-            f"[The whole report]({name}.html) has every figure, the sweep of learning rates and all settings."
+            f"[The whole report]({name}-report.html) has every figure, the sweep of learning rates and all settings."
         ),
         "",
         "```bash",
