@@ -191,3 +191,8 @@ def test_the_policy_of_the_how_to_page_reveals_from_the_left():
     )
     revealed = names["UNMASKING"]["left_to_right"]().select(block)
     assert revealed.tolist() == [[True, False, True, False], [False] * 4]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_nothing_else_takes_the_place_of_a_page(page):
+    assert not page.with_suffix(".html").exists(), "the site would leave this file out: give it a name of its own"
