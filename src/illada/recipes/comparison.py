@@ -99,7 +99,7 @@ def matched(scale: Scale) -> Study:
     plan = plan_of(
         scale,
         text=text_stage(scale, steps=100),
-        lessons=lesson_stage(lessons, pace=pace_of(scale, 1000, batch_size=32)),
+        lessons=lesson_stage(lessons, pace=pace_of(scale, 2000, batch_size=32)),
         exam=Exam(questions=100, choices=32, likelihoods=32),
     )
     names = ("diffusion", "autoregressive, equal tokens", "autoregressive, equal FLOPs")
