@@ -10,6 +10,7 @@ from illada.cli.main import main
 from illada.compare.exam import Examiner
 from illada.compare.lessons import Lessons, exercises
 from illada.compare.run import Pool, finish
+from illada.compare.stages import Opening, Places, lesson_task
 from illada.compare.tales import tale_questions
 from illada.pipeline import load
 from illada.sample.request import Completion
@@ -76,6 +77,19 @@ def test_a_run_learns_tales_and_is_asked_them(tales, tmp_path):
     stage = replace(plan.lessons, lessons=Lessons(tales=str(tales)), vocab_size=300)
     result = finish(replace(plan, lessons=stage), Pool(path=tmp_path))
     assert set(result["looks"][-1]["measures"]) >= {"exact/fairytaleqa", "forwards/answer", "mflops/answer"}
+
+
+def test_tales_none_of_which_fits_are_refused_before_anything_is_trained(tales, tmp_path):
+    plan = small_plan()
+    rows = replace(plan.lessons.examples, length=32)
+    stage = replace(plan.lessons, lessons=Lessons(skills=("compare",), problems=9, tales=str(tales)), examples=rows)
+    opening = Opening(tokenizer=load("tiny-instruct").tokenizer)
+    long = tuple(replace(question, ask=question.ask * 40) for question in tale_questions(str(tales), "val"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("illada.compare.stages.tale_questions", lambda folder, part: long)
+        patch.setattr("illada.compare.stages.items", lambda *_, **__: [])
+        with pytest.raises(ValueError, match="no held-out exercise fits into rows of 32 tokens"):
+            lesson_task(plan, stage, opening, None, Places(cache=tmp_path))
 
 
 def test_the_command_reads_tales_and_no_other_study_does(tales, tmp_path, capsys):

@@ -138,6 +138,10 @@ def lesson_task(plan: Plan, stage: LessonStage, opening: Opening, text: Text | N
     canvases = [on_canvas(example, stage.examples, eos=specials.eos) for example in said]
     # as in training, what does not fit into a row is left out: canvas and all, whatever the objective
     kept = [len(one.prompt) + len(one.response) <= stage.examples.length for one in canvases]
+    if not any(kept):
+        raise ValueError(
+            f"no held-out exercise fits into rows of {stage.examples.length} tokens: raise examples.length"
+        )
     answered = sum(len(example.response) for example in compress(said, kept))
     held_out = list(compress(canvases if plan.objective == "diffusion" else said, kept))
     return Task(
